@@ -1,0 +1,44 @@
+//! Every bound of the process in one place, their relations asserted at compile time.
+//!
+//! A limit that an operator may tune has its default here and its option beside the code that it tunes.
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+
+/// Largest request frame (Kafka's `socket.request.max.bytes` default): a longer one closes the connection.
+pub const REQUEST_BYTES_MAX: usize = 100 * MIB;
+/// Elements of all arrays of one request together; real requests stay far below.
+pub const REQUEST_ELEMENTS_MAX: usize = 1_000_000;
+/// Requests of one connection that are read but not yet answered.
+pub const CONNECTION_REQUESTS_MAX: usize = 128;
+/// Bytes of one connection's requests that are read but not yet answered; the next frame waits.
+pub const CONNECTION_BYTES_MAX: usize = 128 * MIB;
+/// Largest answer to one Fetch (Kafka's `fetch.max.bytes` default on the broker).
+pub const FETCH_BYTES_MAX: usize = 55 * MIB;
+/// Largest record batch (Kafka's `message.max.bytes` default: 1 MiB plus the 12 bytes of an old log overhead).
+pub const BATCH_BYTES_DEFAULT: usize = MIB + 12;
+/// Largest record batch that any configuration may allow.
+pub const BATCH_BYTES_MAX: usize = 64 * MIB;
+/// Largest metadata command, encoded.
+pub const COMMAND_BYTES_MAX: usize = 4 * MIB;
+/// Partitions named in one metadata command.
+pub const COMMAND_PARTITIONS_MAX: usize = 10_000;
+/// Partitions of one topic.
+pub const TOPIC_PARTITIONS_MAX: usize = 10_000;
+/// Partitions of the whole cluster.
+pub const CLUSTER_PARTITIONS_MAX: usize = 200_000;
+/// Batches of one producer that a duplicate is recognised among (KIP-98's window).
+pub const PRODUCER_WINDOW: usize = 5;
+/// Bytes that a compressed batch may decompress to, whatever it claims.
+pub const DECOMPRESSED_BYTES_MAX: usize = 256 * MIB;
+/// Largest WAL block: one group of entries, one write, one sync.
+pub const WAL_BLOCK_BYTES_MAX: usize = 128 * MIB;
+/// Alignment of WAL blocks: a torn write of one block cannot touch its predecessor's sectors.
+pub const WAL_BLOCK_ALIGN: usize = 4 * KIB;
+
+const _: () = assert!(BATCH_BYTES_DEFAULT <= BATCH_BYTES_MAX);
+const _: () = assert!(BATCH_BYTES_MAX < REQUEST_BYTES_MAX, "a largest batch must fit in a frame");
+const _: () = assert!(REQUEST_BYTES_MAX < CONNECTION_BYTES_MAX, "one largest frame must be admitted");
+const _: () = assert!(BATCH_BYTES_MAX + WAL_BLOCK_ALIGN < WAL_BLOCK_BYTES_MAX, "a largest batch must fit in a block");
+const _: () = assert!(FETCH_BYTES_MAX < i32::MAX as usize && WAL_BLOCK_BYTES_MAX < u32::MAX as usize);
+const _: () = assert!(COMMAND_PARTITIONS_MAX >= TOPIC_PARTITIONS_MAX, "a topic is created by one command");

@@ -1,0 +1,141 @@
+//! What a broker checks of a batch before it appends it, without decoding records.
+
+use bytes::Bytes;
+
+use super::header::{Header, HeaderError};
+use super::records::walk_uncompressed;
+use super::stored::StoredBatch;
+use super::{Compression, HEADER_BYTES};
+
+/// Why a produced record set is refused. Which wire error each becomes is the protocol layer's matter.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CheckError {
+    #[error("the record set is empty")]
+    Empty,
+    #[error("the record set does not begin with a whole batch")]
+    Incomplete,
+    #[error("the record set holds more than one batch")]
+    MoreThanOne,
+    #[error("magic {0} is an old message format that is no longer supported")]
+    OldMagic(i8),
+    #[error("magic {0} does not exist")]
+    UnknownMagic(i8),
+    #[error("the CRC does not match the batch")]
+    Crc,
+    #[error("a client may not write control batches")]
+    Control,
+    #[error("the batch counts {count} records but spans {offsets} offsets")]
+    Count { count: i32, offsets: i64 },
+    #[error("base sequence {0} of an idempotent producer is negative")]
+    Sequence(i32),
+    #[error("producer epoch {0} is negative")]
+    ProducerEpoch(i16),
+    #[error("compression codec {0} does not exist")]
+    Codec(u8),
+    #[error("the records do not fill the batch: {0}")]
+    Records(&'static str),
+}
+
+/// Checks what a Produce request carries for one partition: exactly one whole batch of magic 2 (a torn tail behind
+/// it is ignored, as Kafka does), its CRC and its header. Uncompressed records are counted by their lengths;
+/// compressed ones are not opened.
+pub fn check_produced(records: Bytes) -> Result<(Header, StoredBatch), CheckError> {
+    if records.is_empty() {
+        return Err(CheckError::Empty);
+    }
+    let header = Header::parse(&records).map_err(|e| match e {
+        HeaderError::TooShort(_) | HeaderError::Length { .. } => CheckError::Incomplete,
+        HeaderError::Magic(m @ (0 | 1)) => CheckError::OldMagic(m),
+        HeaderError::Magic(m) => CheckError::UnknownMagic(m),
+    })?;
+    if Header::parse(&records[header.total_bytes()..]).is_ok() {
+        return Err(CheckError::MoreThanOne);
+    }
+    let batch = StoredBatch::from_contiguous(records).map_err(|_| CheckError::Incomplete)?;
+    if !batch.crc_matches() {
+        return Err(CheckError::Crc);
+    }
+    check_fields(&header)?;
+    if header.compression() == Some(Compression::None) {
+        walk_uncompressed(batch.records(), header.record_count).map_err(CheckError::Records)?;
+    }
+    Ok((header, batch))
+}
+
+fn check_fields(header: &Header) -> Result<(), CheckError> {
+    if header.is_control() {
+        return Err(CheckError::Control);
+    }
+    let offsets = header.last_offset_delta as i64 + 1;
+    if header.record_count <= 0 || header.record_count as i64 != offsets {
+        return Err(CheckError::Count { count: header.record_count, offsets });
+    }
+    if header.has_producer() {
+        if header.base_sequence < 0 {
+            return Err(CheckError::Sequence(header.base_sequence));
+        }
+        if header.producer_epoch < 0 {
+            return Err(CheckError::ProducerEpoch(header.producer_epoch));
+        }
+    }
+    match header.compression() {
+        None => Err(CheckError::Codec((header.attributes & 7) as u8)),
+        Some(Compression::None) => Ok(()),
+        // A compressed body is never empty: even no records at all have a frame.
+        Some(_) if header.total_bytes() == HEADER_BYTES => Err(CheckError::Records("compressed and empty")),
+        Some(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::checksum::crc32c;
+    use crate::batch::sample;
+
+    fn changed(at: usize, to: &[u8]) -> Bytes {
+        let mut bytes = sample::produced(3, 10, 9, 0, 0).to_contiguous().to_vec();
+        bytes[at..at + to.len()].copy_from_slice(to);
+        if at > 20 {
+            let crc = crc32c(&bytes[21..]);
+            bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+        }
+        bytes.into()
+    }
+
+    #[test]
+    fn a_good_batch_passes_with_or_without_a_torn_tail() {
+        let good = sample::batch(3, 10).to_contiguous();
+        assert!(check_produced(good.clone()).is_ok());
+        let torn = Bytes::from([&good[..], &good[..20]].concat());
+        assert_eq!(check_produced(torn).map(|(h, _)| h.record_count), Ok(3));
+    }
+
+    #[test]
+    fn each_fault_has_its_own_error() {
+        let good = sample::batch(3, 10).to_contiguous();
+        assert_eq!(check_produced(Bytes::new()), Err(CheckError::Empty));
+        assert_eq!(check_produced(good.slice(..good.len() - 1)), Err(CheckError::Incomplete));
+        assert_eq!(check_produced(Bytes::from([&good[..], &good[..]].concat())), Err(CheckError::MoreThanOne));
+        assert_eq!(check_produced(changed(16, &[1])), Err(CheckError::OldMagic(1)));
+        assert_eq!(check_produced(changed(16, &[3])), Err(CheckError::UnknownMagic(3)));
+        assert_eq!(check_produced(changed(17, &[0, 0, 0, 0])), Err(CheckError::Crc));
+        assert_eq!(check_produced(changed(21, &[0, 0x20])), Err(CheckError::Control));
+        assert_eq!(check_produced(changed(21, &[0, 0x07])), Err(CheckError::Codec(7)));
+        assert_eq!(check_produced(changed(53, &(-1i32).to_be_bytes())), Err(CheckError::Sequence(-1)));
+        assert_eq!(check_produced(changed(57, &4i32.to_be_bytes())), Err(CheckError::Count { count: 4, offsets: 3 }));
+        let lies = changed(23, &[0, 0, 0, 3]);
+        let mut lies = lies.to_vec();
+        lies[57..61].copy_from_slice(&4i32.to_be_bytes());
+        let crc = crc32c(&lies[21..]);
+        lies[17..21].copy_from_slice(&crc.to_be_bytes());
+        assert!(matches!(check_produced(lies.into()), Err(CheckError::Records(_))));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn random_bytes_never_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
+            let _ = check_produced(bytes.into());
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! Casemate: a Kafka-compatible event-streaming appliance in one static binary.
+//!
+//! The layers, lowest first. A module imports only from lower tiers, and each vendor crate has one home;
+//! `tests/tidy.rs` reads this table and fails on an edge that it lacks.
+//!
+//! | tier | module | its one job | sole user of |
+//! |---|---|---|---|
+//! | 0 | base | ids, offsets, limits, checksums, the stored-byte codec | crc_fast, base64 |
+//! | 1 | batch | view, verify and patch record batches | flate2, lz4_flex, snap, zstd |
+//! | 1 | env | clock, entropy, disk, folder lock, failpoints | rustix, getrandom |
+//! | 1 | metadata | commands, their pure application, the image | |
+//! | 2 | kv | key families of the embedded store | rocksdb |
+//! | 2 | wal | segments, group commit, recovery | |
+//! | 2 | security | TLS, principals, permits, the offline CA | rustls, tokio_rustls, rcgen, x509_cert, aws_lc_rs |
+//! | 3 | object | object format, cache, read-ahead, backends | object_store, hyper, hyper_util, hyper_rustls, hickory_resolver, quick_cache |
+//! | 4 | quorum | runs Raft, publishes the image | openraft |
+//! | 4 | ledger | replicated append, seal, recovery | |
+//! | 5 | partition | sequence, watermark, tail, producer state | |
+//! | 7 | broker | registry, reconciler, uploader, merging, retention | |
+//! | 8 | kafka | framing, version table, handlers, error codes | kafka_protocol, socket2 |
+//! | 8 | admin | health and metrics over HTTP | axum |
+//! | 9 | config | options from file, environment and flags | figment, toml |
+//! | 9 | cli | commands | clap |
+//! | 10 | app | build, bind, serve, drain | |
+
+#![forbid(unsafe_code)]
+
+pub mod base;
+pub mod batch;
