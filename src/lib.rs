@@ -11,7 +11,7 @@
 //! | 1 | metadata | commands, their pure application, the image | |
 //! | 2 | kv | key families of the embedded store | rocksdb |
 //! | 2 | wal | segments, group commit, recovery | |
-//! | 2 | security | TLS, principals, permits, the offline CA | rustls, tokio_rustls, rcgen, x509_cert, aws_lc_rs |
+//! | 2 | security | TLS, principals, permits, the offline CA | rustls, tokio_rustls, rcgen, aws_lc_rs, regex |
 //! | 3 | object | object format, cache, read-ahead, backends | object_store, hyper, hyper_util, hyper_rustls, hickory_resolver, quick_cache |
 //! | 4 | quorum | runs Raft, publishes the image | openraft |
 //! | 4 | ledger | replicated append, seal, recovery | |
@@ -25,5 +25,20 @@
 
 #![forbid(unsafe_code)]
 
+pub mod admin;
+pub mod app;
 pub mod base;
 pub mod batch;
+pub mod broker;
+pub mod cli;
+pub mod config;
+pub mod env;
+pub mod kafka;
+pub mod kv;
+pub mod ledger;
+pub mod metadata;
+pub mod object;
+pub mod partition;
+pub mod quorum;
+pub mod security;
+pub mod wal;

@@ -1,0 +1,78 @@
+# Every task of the project. `make run` and `make test` are all that a fresh machine needs.
+#
+# Build products stay outside the clone, in CARGO_TARGET_DIR (RocksDB takes long to compile; it is compiled once, in
+# one profile, for the shipped binary, the tests and the failpoints alike).
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := build
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/casemate/target
+export CARGO_TERM_COLOR ?= never
+
+TRIPLE := x86_64-unknown-linux-gnu
+BUILT := $(CARGO_TARGET_DIR)/$(TRIPLE)/release/casemate
+TESTS := cargo test --release --locked --features failpoints
+ARGS ?=
+
+.PHONY: build run test test-long test-clients bench fmt lint tidy fuzz clean setup
+
+## build: the stripped static binary dist/casemate
+build: setup
+	cargo build --release --locked --bin casemate
+	mkdir -p dist
+	strip -o dist/casemate.new $(BUILT)
+	@file dist/casemate.new | grep -q 'static-pie' || { file dist/casemate.new; echo 'not static-pie' >&2; exit 1; }
+	mv -f dist/casemate.new dist/casemate
+	@echo "dist/casemate: static-pie, $$(stat -c %s dist/casemate) bytes"
+
+## run: serve on loopback from ./casemate-data (ARGS="--set num.partitions=4 …" for more)
+run: build
+	dist/casemate dev $(ARGS)
+
+## test: formatting, lints, unit and integration tests
+test: setup
+	cargo fmt --check
+	cargo clippy --release --locked --all-targets --features failpoints -- -D warnings
+	$(TESTS)
+
+## test-long: the long runs, resumable: each run adds to what earlier ones have shown
+test-long: setup
+	$(TESTS) --test it -- --ignored --nocapture --test-threads 1
+
+## test-clients: real clients and the stock Kafka tools against dist/casemate
+test-clients: build
+	tests/peers/clients dist/casemate
+
+## bench: ours beside the real Kafka, alternating; a table in Markdown
+bench: build
+	benches/run $(ARGS)
+
+## fmt: format the source
+fmt: setup
+	cargo fmt
+
+## lint: formatting, clippy, structure, dependency policy (cargo-deny where it is installed)
+lint: setup
+	cargo fmt --check
+	cargo clippy --release --locked --all-targets --features failpoints -- -D warnings
+	$(TESTS) --test tidy
+	@if command -v cargo-deny >/dev/null; then cargo deny --offline check bans licenses sources; \
+	 else echo 'cargo-deny is not installed: tests/tidy.rs held the policy of deny.toml'; fi
+
+## tidy: only the structure and dependency checks of tests/tidy.rs
+tidy: setup
+	$(TESTS) --test tidy
+
+## fuzz: every parser for FUZZ_SECONDS (60)
+fuzz: setup
+	CASEMATE_TEST_FUZZ_SECONDS=$${FUZZ_SECONDS:-60} $(TESTS) --test fuzz -- --nocapture --test-threads 1
+
+## clean: remove build products, the cached ones too
+clean:
+	rm -rf dist
+	cargo clean
+
+## setup: install what the build needs and this machine lacks
+setup:
+	@.ci/setup

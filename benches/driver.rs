@@ -1,0 +1,420 @@
+//! A load driver for side-by-side measurements: closed loops at full speed, open loops at a fixed rate, and what the
+//! broker's process spent meanwhile.
+//!
+//! Speaks to any Kafka. Requests are encoded once and sent again and again, so that the driver costs little; an open
+//! loop takes latencies from the moment a request was due, not from when it could be sent. Prints one line of JSON for
+//! each measurement; `table` turns such lines into Markdown.
+
+#![forbid(unsafe_code)]
+
+#[path = "../tests/it/batch.rs"]
+mod batch;
+#[expect(dead_code, reason = "shared with the integration tests, which use all of it")]
+#[path = "../tests/it/client.rs"]
+mod client;
+#[path = "driver/measure.rs"]
+mod measure;
+#[path = "driver/table.rs"]
+mod table;
+
+use batch::NO_PRODUCER;
+use client::{Client, fetch_request, frame, produce_request};
+use measure::{Latencies, Process, now_ms};
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+const USAGE: &str =
+    "driver produce|e2e|consume|topics|ack|idle|table --bootstrap ADDR --topic NAME [--producers 1] [--partitions 1]
+  [--batch BYTES] [--record 1024] [--rate BATCHES_PER_SECOND] [--in-flight 5] [--warmup 10] [--seconds 20] [--pid PID]
+  [--label NAME] [--count N] [--since UNIX_MS]";
+
+/// Options of all commands, by name.
+struct Options(BTreeMap<String, String>);
+
+impl Options {
+    fn text(&self, name: &str, default: &str) -> String {
+        self.0.get(name).cloned().unwrap_or_else(|| default.into())
+    }
+
+    fn number(&self, name: &str, default: u64) -> u64 {
+        match self.0.get(name) {
+            None => default,
+            Some(text) => text.parse().unwrap_or_else(|_| panic!("--{name} is a number, not {text:?}")),
+        }
+    }
+
+    fn bootstrap(&self) -> SocketAddr {
+        self.text("bootstrap", "127.0.0.1:9092").parse().expect("--bootstrap is IP:PORT")
+    }
+
+    fn seconds(&self, name: &str, default: u64) -> Duration {
+        Duration::from_secs(self.number(name, default))
+    }
+}
+
+/// Which part of a run a moment belongs to.
+struct Window {
+    begin: Instant,
+    end: Instant,
+}
+
+impl Window {
+    fn new(options: &Options) -> Window {
+        let begin = Instant::now() + options.seconds("warmup", 10);
+        Window { begin, end: begin + options.seconds("seconds", 20) }
+    }
+
+    fn over(&self) -> bool {
+        Instant::now() >= self.end
+    }
+
+    fn counts(&self, at: Instant) -> bool {
+        at >= self.begin && at < self.end
+    }
+}
+
+fn main() -> io::Result<()> {
+    let mut arguments = std::env::args().skip(1).filter(|a| a != "--bench"); // cargo adds that one
+    let command = arguments.next().unwrap_or_default();
+    let words: Vec<String> = arguments.collect();
+    if command == "table" {
+        return table::print(&words);
+    }
+    let pairs = words.chunks(2).filter(|c| c.len() == 2);
+    let options = Options(pairs.map(|c| (c[0].trim_start_matches("--").to_string(), c[1].clone())).collect());
+    match command.as_str() {
+        "produce" => produce(&options),
+        "e2e" => end_to_end(&options),
+        "consume" => consume(&options),
+        "topics" => topics(&options),
+        "ack" => first_ack(&options),
+        "idle" => idle(&options),
+        _ => {
+            eprintln!("{USAGE}");
+            std::process::exit(2);
+        }
+    }
+}
+
+/// Makes a topic and waits for its leaders.
+fn ready_topic(options: &Options, partitions: i32) -> io::Result<String> {
+    let name = options.text("topic", "bench");
+    let mut client = Client::connect(options.bootstrap())?;
+    match client.create_topic(&name, partitions, &[("retention.ms", "-1"), ("max.message.bytes", "4194304")])? {
+        0 | 36 => {}
+        code => return Err(io::Error::other(format!("cannot make the topic: error {code}"))),
+    }
+    let deadline = Instant::now() + Duration::from_secs(60);
+    for partition in 0..partitions {
+        while client.list_offset(&name, partition, -1)?.0 != 0 {
+            if Instant::now() > deadline {
+                return Err(io::Error::other("the topic has no leaders"));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    Ok(name)
+}
+
+/// Records of `record` bytes that fill a batch of about `bytes`.
+fn values(bytes: u64, record: u64, stamp: u64) -> Vec<Vec<u8>> {
+    let mut value: Vec<u8> = (0..record).map(|n| (n.wrapping_mul(0x9e37_79b9) >> 7) as u8).collect();
+    value[..8].copy_from_slice(&stamp.to_be_bytes());
+    vec![value; (bytes / (record + 12)).max(1) as usize]
+}
+
+/// Producers at full speed, each with a window of requests in flight; or at a rate, if there is one.
+fn produce(options: &Options) -> io::Result<()> {
+    let producers = options.number("producers", 1);
+    let partitions = options.number("partitions", producers.min(32)) as i32;
+    let topic = ready_topic(options, partitions)?;
+    let (batch_bytes, record) = (options.number("batch", 16 << 10), options.number("record", 1024));
+    let values = values(batch_bytes, record, 0);
+    let records = values.len() as u64;
+    let encoded = batch::encode(&values, NO_PRODUCER, -1, now_ms());
+    let bytes = encoded.len() as u64;
+    let window = Window::new(options);
+    let rate = options.number("rate", 0);
+    let depth = options.number("in-flight", 5);
+    let address = options.bootstrap();
+    let process = Process::of(options.number("pid", 0));
+    let (latencies, spent) = std::thread::scope(|scope| -> io::Result<_> {
+        let mut threads = vec![];
+        for n in 0..producers {
+            let batches = vec![((n as i32) % partitions, encoded.clone())];
+            let request = frame(9, &produce_request(&topic, -1, batches), 1);
+            let (window, each) = (&window, rate as f64 / producers as f64);
+            threads.push(scope.spawn(move || match rate {
+                0 => closed_loop(address, &request, depth, window),
+                _ => open_loop(address, &request, each, window),
+            }));
+        }
+        let spent = process.spent_between(window.begin, window.end);
+        let mut all = Latencies::default();
+        for thread in threads {
+            all.merge(thread.join().expect("no producer panics")?);
+        }
+        Ok((all, spent))
+    })?;
+    let mut line = measure::line(options.text("label", "?"), "produce", options.number("producers", 1), batch_bytes);
+    line.rate(latencies.count() * bytes, latencies.count() * records, window.end - window.begin);
+    line.latencies(&latencies);
+    line.spent(&spent, latencies.count() * bytes);
+    line.print();
+    Ok(())
+}
+
+/// Takes one produce answer off the socket; its error code must be 0.
+fn acknowledged(socket: &mut impl Read, buffer: &mut Vec<u8>) -> io::Result<()> {
+    use kafka_protocol::messages::{ProduceResponse, ResponseHeader};
+    use kafka_protocol::protocol::{Decodable, HeaderVersion};
+    let mut length = [0; 4];
+    socket.read_exact(&mut length)?;
+    buffer.resize(u32::from_be_bytes(length) as usize, 0);
+    socket.read_exact(buffer)?;
+    let mut bytes = bytes::Bytes::copy_from_slice(buffer);
+    let bad = |e: &dyn std::fmt::Display| io::Error::other(format!("produce answer: {e}"));
+    ResponseHeader::decode(&mut bytes, ProduceResponse::header_version(9)).map_err(|e| bad(&e))?;
+    let response = ProduceResponse::decode(&mut bytes, 9).map_err(|e| bad(&e))?;
+    match response.responses.iter().flat_map(|t| &t.partition_responses).find(|p| p.error_code != 0) {
+        Some(p) => Err(bad(&format!("error {} on partition {}", p.error_code, p.index))),
+        None => Ok(()),
+    }
+}
+
+fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = TcpStream::connect(address)?;
+    socket.set_nodelay(true)?;
+    socket.set_read_timeout(Some(Duration::from_secs(60)))?;
+    Ok(socket)
+}
+
+fn closed_loop(address: SocketAddr, request: &[u8], depth: u64, window: &Window) -> io::Result<Latencies> {
+    let mut socket = connect(address)?;
+    let (mut sent, mut latencies, mut buffer) = (std::collections::VecDeque::new(), Latencies::default(), vec![]);
+    loop {
+        while (sent.len() as u64) < depth && !window.over() {
+            sent.push_back(Instant::now());
+            socket.write_all(request)?;
+        }
+        let Some(began) = sent.pop_front() else { return Ok(latencies) };
+        acknowledged(&mut socket, &mut buffer)?;
+        if window.counts(Instant::now()) {
+            latencies.add(began.elapsed());
+        }
+    }
+}
+
+/// Sends at `rate` requests a second whatever the answers do; latencies count from when a request was due.
+fn open_loop(address: SocketAddr, request: &[u8], rate: f64, window: &Window) -> io::Result<Latencies> {
+    let mut socket = connect(address)?;
+    let mut answers = socket.try_clone()?;
+    let (due, dues) = mpsc::channel::<Instant>();
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(move || -> io::Result<Latencies> {
+            let (mut latencies, mut buffer) = (Latencies::default(), vec![]);
+            for due in dues {
+                acknowledged(&mut answers, &mut buffer)?;
+                if window.counts(due) {
+                    latencies.add(due.elapsed());
+                }
+            }
+            Ok(latencies)
+        });
+        let began = Instant::now();
+        for n in 0.. {
+            let at = began + Duration::from_secs_f64(f64::from(n) / rate);
+            if at >= window.end {
+                break;
+            }
+            std::thread::sleep(at.saturating_duration_since(Instant::now()));
+            if due.send(at).is_err() {
+                break;
+            }
+            socket.write_all(request)?;
+        }
+        drop(due);
+        reader.join().expect("the reader does not panic")
+    })
+}
+
+/// A producer at a fixed rate and a consumer that waits for each record: from when a record was due to when it was read.
+fn end_to_end(options: &Options) -> io::Result<()> {
+    let topic = ready_topic(options, 1)?;
+    let (rate, batch_bytes) = (options.number("rate", 200), options.number("batch", 16 << 10));
+    let window = Window::new(options);
+    let process = Process::of(options.number("pid", 0));
+    let epoch = Instant::now();
+    let stop = AtomicBool::new(false);
+    let (address, received) = (options.bootstrap(), AtomicU64::new(0));
+    let (latencies, spent) = std::thread::scope(|scope| -> io::Result<_> {
+        let consumer = scope.spawn(|| -> io::Result<Latencies> {
+            let (mut client, mut latencies, mut next) = (Client::connect(address)?, Latencies::default(), 0);
+            while !stop.load(Ordering::Relaxed) {
+                let fetched = client.fetch(&topic, 0, next, 100, 16 << 20)?;
+                let now = Instant::now();
+                for batch in fetched.batches {
+                    next = batch.last_offset + 1;
+                    received.store(next as u64, Ordering::Relaxed);
+                    let stamp =
+                        batch.records[0].value.as_deref().and_then(|v| v.first_chunk()).map(|b| u64::from_be_bytes(*b));
+                    let due = epoch + Duration::from_nanos(stamp.unwrap_or(0));
+                    if window.counts(due) {
+                        latencies.add(now.saturating_duration_since(due));
+                    }
+                }
+            }
+            Ok(latencies)
+        });
+        let producer = scope.spawn(|| stamped_open_loop(address, &topic, batch_bytes, rate as f64, epoch, &window));
+        let spent = process.spent_between(window.begin, window.end);
+        let sent = producer.join().expect("the producer does not panic")?;
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while received.load(Ordering::Relaxed) < sent && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        stop.store(true, Ordering::Relaxed);
+        Ok((consumer.join().expect("the consumer does not panic")?, spent))
+    })?;
+    let mut line = measure::line(options.text("label", "?"), "e2e", rate, batch_bytes);
+    line.rate(latencies.count() * batch_bytes, latencies.count(), window.end - window.begin);
+    line.latencies(&latencies);
+    line.spent(&spent, latencies.count() * batch_bytes);
+    line.print();
+    Ok(())
+}
+
+/// As `open_loop`, each batch stamped with when it was due; the records sent.
+fn stamped_open_loop(
+    address: SocketAddr,
+    topic: &str,
+    bytes: u64,
+    rate: f64,
+    epoch: Instant,
+    window: &Window,
+) -> io::Result<u64> {
+    let mut socket = connect(address)?;
+    let mut answers = socket.try_clone()?;
+    let reader = std::thread::spawn(move || {
+        let mut buffer = vec![];
+        while acknowledged(&mut answers, &mut buffer).is_ok() {}
+    });
+    let (began, mut sent) = (Instant::now(), 0);
+    for n in 0.. {
+        let at = began + Duration::from_secs_f64(f64::from(n) / rate);
+        if at >= window.end {
+            break;
+        }
+        let values = values(bytes, 1024, (at - epoch).as_nanos() as u64);
+        sent += values.len() as u64;
+        let encoded = batch::encode(&values, NO_PRODUCER, -1, now_ms());
+        std::thread::sleep(at.saturating_duration_since(Instant::now()));
+        socket.write_all(&frame(9, &produce_request(topic, -1, vec![(0, encoded)]), 1))?;
+    }
+    std::thread::sleep(Duration::from_secs(1));
+    let _ = socket.shutdown(std::net::Shutdown::Both);
+    let _ = reader.join();
+    Ok(sent)
+}
+
+/// Reads a topic from its beginning to its end, a thread for each partition.
+fn consume(options: &Options) -> io::Result<()> {
+    let (topic, partitions) = (options.text("topic", "bench"), options.number("partitions", 1) as i32);
+    let (address, process) = (options.bootstrap(), Process::of(options.number("pid", 0)));
+    let (began, before) = (Instant::now(), process.now());
+    let read = |partition| -> io::Result<u64> {
+        let (mut client, mut next, mut bytes) = (Client::connect(address)?, 0, 0);
+        loop {
+            let request = fetch_request(&topic, partition, next, 100, 4 << 20);
+            client.send(11, &request)?;
+            let response = client.receive::<kafka_protocol::messages::FetchRequest>(11)?;
+            let data = response.responses.into_iter().flat_map(|t| t.partitions).next();
+            let records = data.and_then(|d| d.records).unwrap_or_default();
+            bytes += records.len() as u64;
+            match last_offset(&records) {
+                Some(last) => next = last + 1,
+                None => return Ok(bytes),
+            }
+        }
+    };
+    let bytes = std::thread::scope(|scope| -> io::Result<u64> {
+        let threads: Vec<_> = (0..partitions).map(|p| scope.spawn(move || read(p))).collect();
+        threads.into_iter().map(|t| t.join().expect("no consumer panics")).sum()
+    })?;
+    let spent = process.now().since(&before);
+    let mut line = measure::line(options.text("label", "?"), "consume", partitions as u64, options.number("batch", 0));
+    line.rate(bytes, 0, began.elapsed());
+    line.spent(&spent, bytes);
+    line.print();
+    Ok(())
+}
+
+/// The last offset of the whole batches in a fetch answer, from their headers alone.
+fn last_offset(mut records: &[u8]) -> Option<i64> {
+    let mut last = None;
+    while let Some(header) = records.first_chunk::<27>() {
+        let base = header.first_chunk().map(|b| i64::from_be_bytes(*b))?;
+        let word = |at: usize| Some(i32::from_be_bytes(header.get(at..at + 4)?.try_into().ok()?));
+        let length = 12 + word(8)? as usize;
+        if records.len() < length {
+            break;
+        }
+        last = Some(base + i64::from(word(23)?));
+        records = &records[length..];
+    }
+    last
+}
+
+/// Makes topics until there are `--count` partitions, 100 in each.
+fn topics(options: &Options) -> io::Result<()> {
+    let (process, count) = (Process::of(options.number("pid", 0)), options.number("count", 10_000));
+    let before = process.pss_kib();
+    let mut client = Client::connect(options.bootstrap())?;
+    for n in 0..count / 100 {
+        let code = client.create_topic(&format!("many-{n}"), 100, &[])?;
+        if code != 0 && code != 36 {
+            return Err(io::Error::other(format!("topic {n}: error {code}")));
+        }
+    }
+    std::thread::sleep(Duration::from_secs(5));
+    let after = process.pss_kib();
+    println!(
+        "{{\"partitions\":{count},\"pss_before_kib\":{before},\"pss_after_kib\":{after},\"kib_per_partition\":{:.2}}}",
+        after.saturating_sub(before) as f64 / count as f64
+    );
+    Ok(())
+}
+
+/// Tries until a record is acknowledged; milliseconds since `--since`.
+fn first_ack(options: &Options) -> io::Result<()> {
+    let topic = options.text("topic", "bench");
+    let batch = batch::encode(&values(1024, 1024, 0), NO_PRODUCER, -1, now_ms());
+    let since = options.number("since", now_ms() as u64);
+    loop {
+        let acked = Client::connect(options.bootstrap()).and_then(|mut c| c.produce(&topic, 0, batch.clone()));
+        if acked.is_ok_and(|p| p.error == 0) {
+            println!("{{\"first_ack_ms\":{}}}", now_ms() as u64 - since);
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// What a process that nobody asks anything holds and spends.
+fn idle(options: &Options) -> io::Result<()> {
+    let process = Process::of(options.number("pid", 0));
+    let seconds = options.number("seconds", 10);
+    let before = process.now();
+    std::thread::sleep(Duration::from_secs(seconds));
+    let spent = process.now().since(&before);
+    println!(
+        "{{\"idle_pss_kib\":{},\"idle_cpu_ms_per_s\":{:.2}}}",
+        process.pss_kib(),
+        spent.cpu_seconds * 1000.0 / seconds as f64
+    );
+    Ok(())
+}

@@ -1,0 +1,160 @@
+//! Which numbers `/metrics` shows, read from the parts that count them.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use crate::admin::{Buckets, Collect, MetricsWriter, ProcessMetrics};
+use crate::broker::Broker;
+use crate::env::Clock;
+use crate::kafka::WireMetrics;
+use crate::kafka::metrics::LATENCY_BUCKETS_US;
+use crate::kafka::versions::APIS;
+use crate::object::{ObjectMetrics, Objects, Outcome, Request};
+use crate::quorum::Quorum;
+use crate::security::ServerTls;
+use crate::wal::{self, Wal};
+
+use super::open::Opened;
+
+/// Everything that this process counts.
+pub(super) fn collectors(
+    opened: &Opened,
+    wire: Arc<WireMetrics>,
+    tls: Arc<ServerTls>,
+    clock: &dyn Clock,
+) -> Vec<Box<dyn Collect>> {
+    let Opened { broker, quorum, wal, objects } = opened;
+    let (broker, quorum, wal, objects) = (broker.clone(), quorum.clone(), wal.clone(), objects.clone());
+    vec![
+        Box::new(ProcessMetrics::new(clock)),
+        Box::new(move |out: &mut MetricsWriter| requests(&wire, out)),
+        Box::new(move |out: &mut MetricsWriter| write_ahead_log(&wal, out)),
+        Box::new(move |out: &mut MetricsWriter| partitions(&broker, out)),
+        Box::new(move |out: &mut MetricsWriter| object_storage(&objects, out)),
+        Box::new(move |out: &mut MetricsWriter| metadata(&quorum, out)),
+        Box::new(move |out: &mut MetricsWriter| {
+            let days = tls.days_to_expiry();
+            out.gauge("casemate_tls_certificate_days_left", "Days until the node's certificate chain expires.", days);
+        }),
+    ]
+}
+
+fn requests(wire: &WireMetrics, out: &mut MetricsWriter) {
+    out.gauge("casemate_connections", "Open Kafka connections.", wire.connections.load(Relaxed));
+    for (name, help, value) in [
+        ("casemate_connections_accepted_total", "Kafka connections accepted.", &wire.accepted),
+        ("casemate_connections_rejected_total", "Connections closed at once because of a limit.", &wire.rejected),
+        ("casemate_handshakes_failed_total", "Connections without a finished handshake.", &wire.handshakes_failed),
+        ("casemate_malformed_total", "Connections closed for what the peer sent.", &wire.malformed),
+        ("casemate_received_bytes_total", "Bytes received from Kafka clients.", &wire.bytes_in),
+        ("casemate_sent_bytes_total", "Bytes sent to Kafka clients.", &wire.bytes_out),
+    ] {
+        out.counter(name, help, value.load(Relaxed));
+    }
+    let names: Vec<_> = APIS.iter().map(|api| (api, format!("{:?}", api.key))).collect();
+    let mut family = out.counters("casemate_requests_total", "Requests by API.");
+    for (api, name) in &names {
+        family.sample(&[("api", name)], wire.api(api).requests.load(Relaxed));
+    }
+    let mut family = out.counters("casemate_request_errors_total", "Errors answered, by API and Kafka's number.");
+    for (api, name) in &names {
+        for (code, count) in wire.api(api).errors() {
+            family.sample(&[("api", name), ("code", &code.to_string())], count);
+        }
+    }
+    let bounds = seconds(&LATENCY_BUCKETS_US);
+    let help = "From the last byte of a request read to the last byte of its answer written.";
+    let mut family = out.histograms("casemate_request_seconds", help);
+    for (api, name) in &names {
+        let latency = &wire.api(api).latency;
+        let buckets = Buckets { bounds: &bounds, counts: &latency.buckets(), sum: latency.sum_us() as f64 / 1e6 };
+        family.buckets(&[("api", name)], buckets);
+    }
+}
+
+fn seconds(micros: &[u64]) -> Vec<f64> {
+    micros.iter().map(|us| *us as f64 / 1e6).collect()
+}
+
+fn write_ahead_log(wal: &Wal, out: &mut MetricsWriter) {
+    let usage = wal.usage();
+    for (name, help, value) in [
+        ("casemate_wal_needed_bytes", "WAL segments that object storage does not replace yet.", usage.needed_bytes),
+        ("casemate_wal_budget_bytes", "Budget of the WAL.", usage.budget_bytes),
+        ("casemate_wal_waiting_bytes", "Appended and not yet synced.", usage.waiting_bytes),
+        ("casemate_wal_cached_bytes", "Segments kept only for readers.", usage.cached_bytes),
+        ("casemate_wal_disk_full", "1 while the disk has no room for a further segment.", usage.disk_full as u64),
+    ] {
+        out.gauge(name, help, value);
+    }
+    let metrics = wal.metrics();
+    for (name, help, value) in [
+        ("casemate_wal_groups_total", "Groups of entries: one write and one sync each.", metrics.groups),
+        ("casemate_wal_entries_total", "Entries written.", metrics.entries),
+        ("casemate_wal_payload_bytes_total", "Bytes of entries.", metrics.payload_bytes),
+        ("casemate_wal_written_bytes_total", "Bytes written to the disk.", metrics.written_bytes),
+    ] {
+        out.counter(name, help, value);
+    }
+    let bounds = seconds(&wal::SYNC_MICROS_BOUNDS);
+    let sum = metrics.sync_micros_sum as f64 / 1e6;
+    let buckets = Buckets { bounds: &bounds, counts: &metrics.sync_micros, sum };
+    out.histograms("casemate_wal_sync_seconds", "Time of a sync.").buckets(&[], buckets);
+    let bounds: Vec<_> = wal::GROUP_ENTRIES_BOUNDS.iter().map(|b| *b as f64).collect();
+    let sum = metrics.entries as f64;
+    let buckets = Buckets { bounds: &bounds, counts: &metrics.group_entries, sum };
+    out.histograms("casemate_wal_group_entries", "Entries in a group.").buckets(&[], buckets);
+}
+
+fn partitions(broker: &Broker, out: &mut MetricsWriter) {
+    let exposure = broker.registry().exposure();
+    out.gauge("casemate_partitions", "Partitions led by this node.", broker.registry().count());
+    out.gauge("casemate_exposure_bytes", "Acknowledged bytes whose only copy is the WAL.", exposure.bytes);
+    out.gauge("casemate_exposure_seconds", "Age of the oldest of them.", exposure.age.as_secs_f64());
+    out.gauge("casemate_tail_memory_bytes", "Recent batches kept in memory.", broker.registry().memory_bytes());
+    let uploads = broker.upload_metrics();
+    out.gauge("casemate_uploads_failing", "1 while uploads fail.", uploads.failing.load(Relaxed) as u64);
+    for (name, help, value) in [
+        ("casemate_uploaded_objects_total", "Bundles committed.", &uploads.objects),
+        ("casemate_uploaded_bytes_total", "Bytes of committed bundles.", &uploads.bytes),
+        ("casemate_upload_failures_total", "Uploads that failed and were tried again.", &uploads.failures),
+        ("casemate_merged_objects_total", "Segments made by merging.", &uploads.merged_objects),
+        ("casemate_merged_bytes_total", "Bytes of those segments.", &uploads.merged_bytes),
+        ("casemate_swept_objects_total", "Dead objects deleted.", &uploads.swept_objects),
+        ("casemate_retention_ranges_total", "Ranges of offsets dropped by retention.", &uploads.retention_ranges),
+    ] {
+        out.counter(name, help, value.load(Relaxed));
+    }
+}
+
+fn object_storage(objects: &Objects, out: &mut MetricsWriter) {
+    let metrics: &ObjectMetrics = objects.metrics();
+    let mut family = out.counters("casemate_object_requests_total", "Requests to object storage.");
+    for request in Request::ALL {
+        for outcome in Outcome::ALL {
+            let labels = [("request", request.label()), ("outcome", outcome.label())];
+            family.sample(&labels, metrics.requests(request, outcome));
+        }
+    }
+    let mut family = out.counters("casemate_object_request_seconds_total", "Time spent in them.");
+    for request in Request::ALL {
+        family.sample(&[("request", request.label())], metrics.micros(request) as f64 / 1e6);
+    }
+    for (name, help, value) in [
+        ("casemate_object_read_bytes_total", "Bytes read from object storage.", &metrics.bytes_read),
+        ("casemate_object_written_bytes_total", "Bytes written to object storage.", &metrics.bytes_written),
+        ("casemate_object_cache_hits_total", "Blocks found in the cache.", &metrics.block_hits),
+        ("casemate_object_cache_misses_total", "Blocks fetched for a reader.", &metrics.block_misses),
+        ("casemate_object_ahead_total", "Blocks fetched ahead of a reader.", &metrics.blocks_ahead),
+        ("casemate_object_corruptions_total", "Damaged parts of objects found.", &metrics.corruptions),
+    ] {
+        out.counter(name, help, value.load(Relaxed));
+    }
+}
+
+fn metadata(quorum: &Quorum, out: &mut MetricsWriter) {
+    let status = quorum.status();
+    out.gauge("casemate_quorum_term", "Raft term.", status.term);
+    out.gauge("casemate_quorum_committed_index", "Index after the last committed entry.", status.committed);
+    out.gauge("casemate_quorum_leader", "1 if this quorum has a leader.", status.leader.is_some() as u64);
+}

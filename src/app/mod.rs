@@ -1,0 +1,246 @@
+//! The process: builds the parts in order, binds, serves, and drains.
+//!
+//! Everything that can be refused is refused before a listener answers; ports are taken before the folder is
+//! touched, so that a second process changes nothing. A storage failure ends the process at once: what a failed
+//! sync left behind is for the next start to find out.
+
+mod metrics;
+mod open;
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::admin;
+use crate::broker::Broker;
+use crate::cli::{notify, ready};
+use crate::config::{Config, Listener as ListenerConfig, Mode};
+use crate::env::{Clock, Entropy, SystemClock, SystemEntropy, lock_dir};
+use crate::kafka::connection::{ConnectionOptions, Wire};
+use crate::kafka::handlers::Handlers;
+use crate::kafka::listener::{Admission, Listener, Security, bind};
+use crate::kafka::WireMetrics;
+use crate::security::{Authorizer, PrincipalRules, ServerTls};
+
+use open::Opened;
+
+/// Why the process ended, with the code that it exits with.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{0}")]
+    Configuration(String),
+    #[error("{0}")]
+    Storage(String),
+    #[error("{0}")]
+    Taken(String),
+}
+
+impl Error {
+    /// 2 configuration, 3 storage fenced, 4 port or folder taken.
+    pub fn exit_code(&self) -> ExitCode {
+        ExitCode::from(match self {
+            Error::Configuration(_) => 2,
+            Error::Storage(_) => 3,
+            Error::Taken(_) => 4,
+        })
+    }
+}
+
+/// A bound Kafka listener with what the configuration says about it.
+struct Bound {
+    config: ListenerConfig,
+    socket: TcpListener,
+    address: SocketAddr,
+}
+
+/// Runs a node until it is told to stop or its storage fails.
+pub async fn run(config: Config) -> Result<(), Error> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
+    let _lock = lock_dir(&config.data_dir).map_err(|e| Error::Taken(e.to_string()))?;
+    let tls = Arc::new(load_tls(&config, clock.clone())?);
+    let bound = bind_kafka(&config)?;
+    let admin_socket = bind_one(config.admin)?;
+    let admin_address = local(&admin_socket)?;
+    let endpoints = bound.iter().map(|b| b.config.endpoint(b.address)).collect();
+    let addresses: Vec<_> = bound.iter().map(|b| (&b.config, b.address)).collect();
+    let static_settings = config.static_settings(&addresses);
+
+    notify::starting();
+    let opened = open::open(&config, endpoints, static_settings, clock.clone(), entropy).await?;
+    let broker = opened.broker.clone();
+    let wire_metrics = Arc::new(WireMetrics::new());
+    let handlers = Arc::new(Handlers::new(broker.clone(), authorizer(&config, &broker), wire_metrics.clone()));
+    let (stop, stopping) = watch::channel(false);
+    let mut tasks = JoinSet::new();
+    let shown = ready::Addresses::new(&addresses, admin_address);
+    serve_kafka(&config, &broker, &tls, bound, handlers, &wire_metrics, &clock, &stopping, &mut tasks);
+    let health = admin::Health::new();
+    let collectors = metrics::collectors(&opened, wire_metrics, tls.clone(), &*clock);
+    let admin_tls = (config.mode == Mode::Serve).then_some(tls);
+    tasks.spawn(admin::serve(admin_socket, admin_tls, health.clone(), collectors, stopping.clone()));
+    let background = spawn_background(&broker);
+    health.ready();
+    ready::announce(&config, &shown);
+    notify::ready();
+
+    let outcome = wait(&opened).await;
+    health.stopping();
+    notify::stopping();
+    match outcome {
+        Ok(()) => drain(&config, opened, stop, tasks, background).await,
+        Err(error) => {
+            // Nothing more is written: the next start decides what of the last moments counts.
+            tracing::error!(%error, "storage failed; this node fences itself");
+            Err(error)
+        }
+    }
+}
+
+fn load_tls(config: &Config, clock: Arc<dyn Clock>) -> Result<ServerTls, Error> {
+    let rules = match config.kafka.get("ssl.principal.mapping.rules") {
+        Some(text) => PrincipalRules::parse(text).map_err(|e| Error::Configuration(e.to_string()))?,
+        None => PrincipalRules::default(),
+    };
+    ServerTls::load(config.tls_files.clone(), rules, clock).map_err(|e| Error::Configuration(e.to_string()))
+}
+
+fn authorizer(config: &Config, broker: &Broker) -> Authorizer {
+    match config.mode {
+        Mode::Dev => Authorizer::Everyone,
+        Mode::Serve => Authorizer::SuperUsersOnly { super_users: broker.broker_settings().super_users.clone() },
+    }
+}
+
+fn bind_kafka(config: &Config) -> Result<Vec<Bound>, Error> {
+    let mut bound = Vec::new();
+    for listener in config.plaintext.iter().chain([&config.tls]) {
+        let socket = bind_one(listener.bind)?;
+        let address = local(&socket)?;
+        bound.push(Bound { config: listener.clone(), socket, address });
+    }
+    Ok(bound)
+}
+
+fn bind_one(address: SocketAddr) -> Result<TcpListener, Error> {
+    bind(address).map_err(|e| match e.kind() {
+        std::io::ErrorKind::AddrInUse => Error::Taken(format!(
+            "{address} is in use: stop the process that listens there, or give another address (port 0 takes a free one)"
+        )),
+        std::io::ErrorKind::PermissionDenied => {
+            Error::Configuration(format!("{address} may not be bound ({e}): choose a port above 1023"))
+        }
+        _ => Error::Configuration(format!("{address} cannot be bound ({e}): give an address of this machine")),
+    })
+}
+
+fn local(socket: &TcpListener) -> Result<SocketAddr, Error> {
+    socket.local_addr().map_err(|e| Error::Configuration(format!("a listener has no address: {e}")))
+}
+
+#[allow(clippy::too_many_arguments)]
+fn serve_kafka(
+    config: &Config,
+    broker: &Broker,
+    tls: &Arc<ServerTls>,
+    bound: Vec<Bound>,
+    handlers: Arc<Handlers>,
+    metrics: &Arc<WireMetrics>,
+    clock: &Arc<dyn Clock>,
+    stopping: &watch::Receiver<bool>,
+    tasks: &mut JoinSet<()>,
+) {
+    let settings = broker.broker_settings();
+    let options = ConnectionOptions {
+        request_bytes_max: settings.request_bytes_max,
+        frame_timeout: Duration::from_millis(config.options.limits.frame_timeout_ms),
+        idle_timeout: settings.connection_idle_ms.map_or(Duration::from_secs(u32::MAX as u64), Duration::from_millis),
+        drain_timeout: Duration::from_millis(config.options.limits.drain_ms) / 3,
+        ..ConnectionOptions::default()
+    };
+    let wire = Wire::new(handlers, options, metrics.clone());
+    let admission = Admission::new(settings.connections_max, settings.connections_per_ip_max);
+    for Bound { config: listener, socket, .. } in bound {
+        let security = match listener.name {
+            crate::config::PLAINTEXT => Security::Plaintext,
+            _ => Security::Tls { tls: tls.clone(), clock: clock.clone() },
+        };
+        let listener = Listener {
+            name: listener.name.into(),
+            socket,
+            security: Arc::new(security),
+            admission: admission.clone(),
+            handshake_timeout: Duration::from_millis(config.options.limits.handshake_timeout_ms),
+            wire: wire.clone(),
+        };
+        tasks.spawn(listener.run(stopping.clone()));
+    }
+}
+
+fn spawn_background(broker: &Arc<Broker>) -> JoinSet<()> {
+    let mut background = JoinSet::new();
+    background.spawn(broker.clone().follow_metadata());
+    background.spawn(broker.clone().run_uploader());
+    background.spawn(broker.clone().run_maintenance());
+    background
+}
+
+/// Waits for a reason to end.
+async fn wait(opened: &Opened) -> Result<(), Error> {
+    let mut wal = opened.broker.registry().failure();
+    let mut quorum = opened.quorum.failure();
+    let terminate = signal(SignalKind::terminate());
+    let interrupt = signal(SignalKind::interrupt());
+    let (Ok(mut terminate), Ok(mut interrupt)) = (terminate, interrupt) else {
+        return Err(Error::Configuration("signals cannot be handled on this system".to_owned()));
+    };
+    tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        failed = wal.wait_for(Option::is_some) => Err(Error::Storage(reason(failed.ok().and_then(|r| r.clone())))),
+        failed = quorum.wait_for(Option::is_some) => {
+            Err(Error::Storage(reason(failed.ok().and_then(|r| r.as_deref().map(str::to_owned)))))
+        }
+    }
+}
+
+fn reason(reason: Option<String>) -> String {
+    reason.unwrap_or_else(|| "storage failed".to_owned())
+}
+
+/// Answers what was accepted, moves what is durable to object storage, closes the WAL; all within the bound.
+async fn drain(
+    config: &Config,
+    opened: Opened,
+    stop: watch::Sender<bool>,
+    mut tasks: JoinSet<()>,
+    mut background: JoinSet<()>,
+) -> Result<(), Error> {
+    tracing::info!("stopping");
+    let bound = Duration::from_millis(config.options.limits.drain_ms);
+    stop.send_replace(true);
+    let drained = tokio::time::timeout(bound * 2 / 3, async {
+        while tasks.join_next().await.is_some() {}
+        // No upload of this task may overlap the uploader's own.
+        background.shutdown().await;
+        opened.broker.upload_all().await
+    });
+    match drained.await {
+        Ok(true) => {}
+        Ok(false) => tracing::warn!("object storage is away: what it does not have stays in the WAL"),
+        Err(_) => tracing::warn!("not everything was uploaded in time: what object storage lacks stays in the WAL"),
+    }
+    background.shutdown().await;
+    let wal = opened.wal.clone();
+    let closed = tokio::task::spawn_blocking(move || wal.close()).await;
+    opened.quorum.shutdown().await;
+    closed.map_err(|_| Error::Storage("the WAL was not closed cleanly".to_owned()))?;
+    tracing::info!("stopped");
+    Ok(())
+}

@@ -1,0 +1,74 @@
+//! What can go wrong with each operation of the broker, in its own words.
+
+use crate::base::Offset;
+use crate::batch::{CheckError, CompressionError, RecordsError};
+use crate::metadata::Reject;
+use crate::object::ReadError as ObjectError;
+use crate::partition::{AppendError, ReadError, UnknownOutcome};
+use crate::kv;
+use crate::quorum::ProposeError;
+use crate::wal;
+
+/// Why records were not appended, or why nobody knows.
+#[derive(Debug, thiserror::Error)]
+pub enum ProduceError {
+    #[error(transparent)]
+    Check(#[from] CheckError),
+    #[error("the batch of {bytes} bytes is larger than max.message.bytes={max}")]
+    TooLarge { bytes: usize, max: usize },
+    #[error("timestamp {timestamp} is out of the allowed range around {now}")]
+    Timestamp { timestamp: i64, now: i64 },
+    #[error("zstd needs Produce version 7 or newer")]
+    CompressionVersion,
+    #[error("transactions are not supported yet")]
+    Transactional,
+    #[error(transparent)]
+    Compression(#[from] CompressionError),
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    #[error(transparent)]
+    Unknown(#[from] UnknownOutcome),
+    #[error("producer state cannot be read from object storage: {0}")]
+    State(FetchError),
+}
+
+/// Why records cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    #[error(transparent)]
+    Position(#[from] ReadError),
+    #[error("the WAL cannot be read: {0}")]
+    Wal(wal::ReadError),
+    #[error("object storage cannot be read: {0}")]
+    Object(#[from] ObjectError),
+    #[error("the index of objects cannot be read: {0}")]
+    Index(#[from] kv::ReadError),
+    #[error("offset {0} is in no object")]
+    Missing(Offset),
+    #[error("stored bytes are no record batch")]
+    Broken,
+}
+
+/// Why an offset cannot be found.
+#[derive(Debug, thiserror::Error)]
+pub enum OffsetsError {
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    #[error(transparent)]
+    Records(#[from] RecordsError),
+}
+
+/// Why the metadata do not change.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangeError {
+    #[error(transparent)]
+    Rejected(#[from] Reject),
+    #[error(transparent)]
+    Propose(#[from] ProposeError),
+    #[error("the offset {asked} is not between the log start {log_start} and the high watermark {high_watermark}")]
+    OutOfRange { asked: Offset, log_start: Offset, high_watermark: Offset },
+    #[error("the index of objects cannot be read: {0}")]
+    Index(#[from] kv::ReadError),
+    #[error("the metadata gave an unexpected answer")]
+    UnexpectedAnswer,
+}

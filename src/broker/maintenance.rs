@@ -1,0 +1,322 @@
+//! What happens to data in object storage: merging into segments, retention, the sweep of dead objects, and the
+//! snapshots of the metadata beside them.
+//!
+//! Index entries go first, by a committed command; bytes go after a grace, and never while the newest snapshot in
+//! the bucket still names them.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::base::{ObjectId, Offset, PartitionId};
+use crate::metadata::{Command, MergeInput, MergeOutput, ObjectState, RangeEntry};
+use crate::object::ObjectBuilder;
+use crate::partition::Partition;
+use crate::quorum::Unsettled;
+
+use super::upload::{Part, UploadError, blocking, build};
+use super::{Broker, TopicSettings};
+
+/// Objects handled in one step of a sweep.
+const SWEEP_STEP: usize = 500;
+/// Partitions whose log start one command moves.
+const RETENTION_STEP: usize = 1_000;
+/// Ranges of one partition looked at in one step.
+const RANGES_STEP: usize = 1_000;
+
+impl Broker {
+    /// Runs until the process ends.
+    pub async fn run_maintenance(self: Arc<Self>) {
+        let mut snapshot_at = None;
+        loop {
+            tokio::time::sleep(self.jittered(self.options.maintenance_interval)).await;
+            if let Err(error) = self.maintain(&mut snapshot_at).await {
+                tracing::warn!(%error, "maintenance of object storage failed and will be tried again");
+            }
+        }
+    }
+
+    /// One round of everything. `snapshot_at` is when this process put its last snapshot (wall clock, ms).
+    pub(super) async fn maintain(&self, snapshot_at: &mut Option<(i64, u64)>) -> Result<(), UploadError> {
+        self.apply_retention().await?;
+        self.expire_producers();
+        self.merge_small_ranges().await?;
+        while !self.image().purge.is_empty() {
+            self.propose(Command::PurgeRanges { now_ms: self.clock.wall_ms() }).await?;
+        }
+        self.abandon_prepared().await?;
+        let before = self.clock.wall_ms();
+        let applied = self.image().applied;
+        if snapshot_at.is_none_or(|(_, at)| at < applied) {
+            let bytes = self.quorum.snapshot_bytes().await.map_err(|_| UploadError::Interrupted)?;
+            self.objects.put_snapshot(self.image().generation, applied, bytes).await?;
+            *snapshot_at = Some((before, applied));
+        }
+        if let Some((at, _)) = *snapshot_at {
+            self.sweep(at).await?;
+        }
+        Ok(())
+    }
+
+    fn expire_producers(&self) {
+        let before = self.clock.wall_ms().saturating_sub(self.broker_settings().producer_expiration_ms);
+        for partition in self.registry.all() {
+            partition.expire_producers(before);
+        }
+    }
+
+    /// Moves log starts by `retention.ms` and `retention.bytes`.
+    async fn apply_retention(&self) -> Result<(), UploadError> {
+        let image = self.image();
+        let mut changes = Vec::new();
+        for topic in image.topics.values() {
+            let settings = self.topic_settings(topic);
+            if !settings.cleanup_policy.delete || (settings.retention_ms.is_none() && settings.retention_bytes.is_none())
+            {
+                continue;
+            }
+            for index in 0..topic.partitions.len() {
+                let id = PartitionId { topic: topic.id, index: index as i32 };
+                let Some(partition) = self.registry.get(id) else { continue };
+                if let Some(to) = self.retained_from(&partition, topic.partitions[index].object_bytes, &settings).await?
+                {
+                    changes.push((id, to));
+                }
+            }
+            if changes.len() >= RETENTION_STEP {
+                self.advance_log_start(std::mem::take(&mut changes)).await?;
+            }
+        }
+        if !changes.is_empty() {
+            self.advance_log_start(changes).await?;
+        }
+        Ok(())
+    }
+
+    /// The log start that retention asks for, if it is a new one. Ranges go whole, oldest first.
+    async fn retained_from(
+        &self,
+        partition: &Arc<Partition>,
+        object_bytes: u64,
+        settings: &TopicSettings,
+    ) -> Result<Option<Offset>, UploadError> {
+        let at = partition.positions();
+        if at.uploaded_end <= at.log_start {
+            return Ok(None);
+        }
+        let expired_before = settings.retention_ms.map(|ms| self.clock.wall_ms().saturating_sub(ms));
+        let mut total = object_bytes.saturating_add(partition.tail_bytes());
+        let ranges = self.ranges_of(partition.id, Offset::ZERO, at.uploaded_end).await?;
+        let mut to = at.log_start;
+        for (_, range) in ranges {
+            let expired = expired_before.is_some_and(|before| range.max_timestamp >= 0 && range.max_timestamp < before);
+            let too_large = settings.retention_bytes.is_some_and(|keep| total.saturating_sub(range.bytes) >= keep);
+            if !expired && !too_large {
+                break;
+            }
+            total = total.saturating_sub(range.bytes);
+            to = to.max(range.end);
+            self.upload_metrics.retention_ranges.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok((to > at.log_start).then_some(to))
+    }
+
+    async fn ranges_of(
+        &self,
+        partition: PartitionId,
+        from: Offset,
+        to: Offset,
+    ) -> Result<Vec<(Offset, RangeEntry)>, UploadError> {
+        let quorum = self.quorum.clone();
+        blocking(move || Ok(quorum.index().ranges(partition, from, to, RANGES_STEP)?)).await
+    }
+
+    /// Turns runs of small ranges into segments.
+    async fn merge_small_ranges(&self) -> Result<(), UploadError> {
+        for partition in self.registry.all() {
+            let at = partition.positions();
+            if at.uploaded_end <= at.log_start {
+                continue;
+            }
+            let Some(topic) = self.image().topics.get(&partition.id.topic).cloned() else { continue };
+            let settings = self.topic_settings(&topic);
+            let ranges = self.ranges_of(partition.id, Offset::ZERO, at.uploaded_end).await?;
+            let limit = settings.segment_bytes.min(self.options.object_bytes_max);
+            for group in groups(&ranges, limit, settings.segment_ms, self.options.merge_ranges) {
+                self.merge(&partition, group).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Replaces neighbouring ranges by one segment that covers the same offsets.
+    async fn merge(&self, partition: &Partition, group: &[(Offset, RangeEntry)]) -> Result<(), UploadError> {
+        let (Some((base, _)), Some((_, last))) = (group.first(), group.last()) else { return Ok(()) };
+        let mut batches = Vec::new();
+        for (start, range) in group {
+            let mut from = *start;
+            while from < range.end {
+                let read = self.objects.read(partition.id, range, from, usize::MAX).await?;
+                if read.batches.is_empty() {
+                    break;
+                }
+                from = read.next;
+                batches.extend(read.batches);
+            }
+        }
+        let state = self.objects.state(partition.id, last).await?;
+        let part = Part { partition: partition.id, base: *base, end: last.end, state, batches };
+        let object = self.prepare_objects(1).await?;
+        let cluster = self.image().cluster;
+        let built = blocking(move || Ok(build(ObjectBuilder::new(cluster, object), vec![part])?)).await;
+        let result = match built {
+            Ok(built) => self.commit_merge(partition.id, group, object, built).await,
+            Err(error) => Err(error),
+        };
+        if result.is_err() {
+            self.abort(object).await;
+        }
+        result
+    }
+
+    async fn commit_merge(
+        &self,
+        partition: PartitionId,
+        group: &[(Offset, RangeEntry)],
+        object: ObjectId,
+        built: crate::object::Built,
+    ) -> Result<(), UploadError> {
+        let bytes = built.bytes;
+        self.objects.put(object, &built.pieces).await?;
+        let inputs = group.iter().map(|(base, r)| MergeInput { partition, base: *base, object: r.object }).collect();
+        self.propose(Command::CommitMerge {
+            node: self.node,
+            epoch: self.epoch,
+            inputs,
+            outputs: vec![MergeOutput { object, bytes, ranges: built.ranges }],
+            now_ms: self.clock.wall_ms(),
+        })
+        .await?;
+        self.upload_metrics.merged_objects.fetch_add(1, Ordering::Relaxed);
+        self.upload_metrics.merged_bytes.fetch_add(bytes, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Objects that an earlier incarnation prepared and will never commit.
+    async fn abandon_prepared(&self) -> Result<(), UploadError> {
+        let abandoned: Vec<_> = self
+            .unsettled(Unsettled::Prepared)
+            .await?
+            .into_iter()
+            .filter(|(_, state, _)| !matches!(state, ObjectState::Prepared { epoch, .. } if *epoch == self.epoch))
+            .map(|(id, _, _)| id)
+            .collect();
+        if !abandoned.is_empty() {
+            self.propose(Command::AbortObjects { objects: abandoned, now_ms: self.clock.wall_ms() }).await?;
+        }
+        Ok(())
+    }
+
+    async fn unsettled(&self, state: Unsettled) -> Result<Vec<(ObjectId, ObjectState, i64)>, UploadError> {
+        let quorum = self.quorum.clone();
+        let found =
+            blocking(move || Ok(quorum.index().objects_in_state(state, ObjectId(0), SWEEP_STEP)?)).await?;
+        Ok(found.into_iter().map(|(id, entry)| (id, entry.state, entry.created_ms)).collect())
+    }
+
+    /// Deletes the bytes of objects that nothing has pointed to for the grace, nor the snapshot put at `snapshot_ms`.
+    async fn sweep(&self, snapshot_ms: i64) -> Result<(), UploadError> {
+        let grace = i64::try_from(self.options.object_grace.as_millis()).unwrap_or(i64::MAX);
+        let before = self.clock.wall_ms().saturating_sub(grace).min(snapshot_ms);
+        for state in [Unsettled::Dropped, Unsettled::Aborted] {
+            let due: Vec<_> = self
+                .unsettled(state)
+                .await?
+                .into_iter()
+                .filter(|(_, state, _)| match state {
+                    ObjectState::Dropped { at_ms } | ObjectState::Aborted { at_ms } => *at_ms < before,
+                    ObjectState::Prepared { .. } | ObjectState::Live => false,
+                })
+                .map(|(id, _, _)| id)
+                .collect();
+            if !due.is_empty() {
+                let deleted = self.objects.delete(&due).await;
+                let count = deleted.done.len() as u64;
+                if count > 0 {
+                    self.propose(Command::SweepObjects { objects: deleted.done }).await?;
+                    self.upload_metrics.swept_objects.fetch_add(count, Ordering::Relaxed);
+                }
+                if let Some((_, error)) = deleted.failed {
+                    return Err(error.into());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Neighbouring ranges that together make a segment of at most `limit` bytes and `segment_ms`: at least `least` of
+/// them, so that data is not rewritten again and again.
+fn groups(
+    ranges: &[(Offset, RangeEntry)],
+    limit: u64,
+    segment_ms: i64,
+    least: usize,
+) -> Vec<&[(Offset, RangeEntry)]> {
+    let mut found = Vec::new();
+    let mut start = 0;
+    while start < ranges.len() {
+        let mut end = start;
+        let mut bytes = 0u64;
+        while let Some((base, range)) = ranges.get(end) {
+            let follows = end == start || ranges[end - 1].1.end == *base;
+            let spans = range.max_timestamp.saturating_sub(ranges[start].1.first_timestamp);
+            // What is large already is not rewritten for the sake of its small neighbours.
+            let large = range.bytes > limit / 4;
+            if !follows || large || bytes.saturating_add(range.bytes) > limit || spans > segment_ms {
+                break;
+            }
+            bytes += range.bytes;
+            end += 1;
+        }
+        if end - start >= least.max(2) {
+            found.push(&ranges[start..end]);
+        }
+        start = end.max(start + 1);
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(base: i64, end: i64, bytes: u64, time: i64) -> (Offset, RangeEntry) {
+        let entry = RangeEntry {
+            object: ObjectId(base as u64),
+            end: Offset(end),
+            bytes,
+            records: 1,
+            max_timestamp: time,
+            first_timestamp: time,
+            position: 0,
+            length: 0,
+        };
+        (Offset(base), entry)
+    }
+
+    #[test]
+    fn groups_are_whole_and_bounded() {
+        let ranges: Vec<_> = (0..10).map(|i| range(i * 10, i * 10 + 10, 30, i)).collect();
+        let sizes = |limit, ms, least| groups(&ranges, limit, ms, least).iter().map(|g| g.len()).collect::<Vec<_>>();
+        assert_eq!(sizes(130, 1_000, 3), [4, 4], "four fit in 130 bytes; the last two are too few");
+        assert_eq!(sizes(1_000, 4, 2), [5, 5], "a segment spans at most segment.ms");
+        assert_eq!(sizes(1_000, 1_000, 11), [] as [usize; 0]);
+        assert_eq!(sizes(10, 1_000, 2), [] as [usize; 0], "large ranges stay as they are");
+    }
+
+    #[test]
+    fn a_hole_ends_a_group() {
+        let ranges = [range(0, 10, 1, 0), range(10, 20, 1, 0), range(25, 30, 1, 0), range(30, 40, 1, 0)];
+        assert_eq!(groups(&ranges, 100, 100, 2).len(), 2);
+    }
+}

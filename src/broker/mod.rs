@@ -1,0 +1,187 @@
+//! The broker of this node: leads partitions, moves their data to object storage, and follows the metadata.
+//!
+//! Invariants: nothing is answered before it is durable; a method that reads or changes anything demands the permit
+//! for exactly that; metadata change only by commands that carry this broker's epoch; local state only follows the
+//! published image.
+//!
+//! Nothing here knows wire formats or error numbers: each operation has an error type that the protocol layer maps.
+
+mod describe;
+mod error;
+mod fetch;
+mod maintenance;
+mod offsets;
+mod produce;
+mod producer_ids;
+mod reconcile;
+mod registry;
+pub mod settings;
+mod start;
+mod topics;
+mod upload;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use tokio::sync::{Mutex, Notify, watch};
+
+use crate::base::{BrokerEpoch, LedgerId, NodeId, TopicId};
+use crate::env::{Clock, Entropy};
+use crate::ledger::LedgerWriter;
+use crate::metadata::{Image, Topic};
+use crate::object::Objects;
+use crate::quorum::{Quorum, QuorumStatus};
+use crate::wal::Wal;
+
+pub use error::{ChangeError, FetchError, OffsetsError, ProduceError};
+pub use fetch::Fetched;
+pub use offsets::{FoundOffset, OffsetQuery};
+pub use produce::ProduceContext;
+pub use registry::{Exposure, Registry};
+pub use settings::{BrokerSettings, TopicSettings};
+pub use start::{Joined, OpenedWal, StartError, join, open_partitions, open_wal};
+pub use topics::NewTopic;
+pub use upload::UploadMetrics;
+
+/// What tunes the broker; each field is an option of the configuration.
+#[derive(Clone, Debug)]
+pub struct BrokerOptions {
+    /// Exposure that starts an upload at once.
+    pub upload_bytes: u64,
+    /// Age of the oldest exposed entry that starts an upload.
+    pub upload_interval: Duration,
+    /// Largest object.
+    pub object_bytes_max: u64,
+    /// Small ranges in a row of one partition that are merged into a segment.
+    pub merge_ranges: usize,
+    /// How often retention, merging and sweeping are looked at.
+    pub maintenance_interval: Duration,
+    /// How long the bytes of an object stay after nothing points to it.
+    pub object_grace: Duration,
+    /// How long a produce request may wait for room in the WAL.
+    pub room_wait: Duration,
+}
+
+/// The parts that a broker is made of.
+pub struct BrokerParts {
+    pub options: BrokerOptions,
+    pub node: NodeId,
+    pub static_settings: StaticSettings,
+    pub quorum: Arc<Quorum>,
+    pub objects: Arc<Objects>,
+    pub wal: Arc<Wal>,
+    pub registry: Arc<Registry>,
+    pub joined: Joined,
+    pub clock: Arc<dyn Clock>,
+    pub entropy: Arc<dyn Entropy>,
+}
+
+/// Kafka settings of the configuration file, by name.
+pub type StaticSettings = BTreeMap<String, String>;
+
+/// See the module's documentation.
+pub struct Broker {
+    pub options: BrokerOptions,
+    pub node: NodeId,
+    pub epoch: BrokerEpoch,
+    static_settings: StaticSettings,
+    quorum: Arc<Quorum>,
+    objects: Arc<Objects>,
+    wal: Arc<Wal>,
+    registry: Arc<Registry>,
+    ledger: LedgerWriter,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    image: watch::Receiver<Arc<Image>>,
+    /// Settings of each topic as they follow from the image that was reconciled last.
+    settings: RwLock<HashMap<TopicId, Arc<TopicSettings>>>,
+    broker_settings: RwLock<Arc<BrokerSettings>>,
+    reconciled: Mutex<Arc<Image>>,
+    producer_ids: Mutex<producer_ids::Block>,
+    /// Woken when the WAL may have room again.
+    room: Notify,
+    upload_metrics: UploadMetrics,
+}
+
+impl Broker {
+    /// Puts the parts together; partitions are open already.
+    pub fn new(parts: BrokerParts) -> Arc<Broker> {
+        let image = parts.quorum.image();
+        let start = image.borrow().clone();
+        let layers = settings::Layers {
+            broker: &BTreeMap::new(),
+            cluster: &BTreeMap::new(),
+            fixed: &parts.static_settings,
+        };
+        let broker_settings = RwLock::new(Arc::new(BrokerSettings::resolve(layers)));
+        let broker = Arc::new(Broker {
+            options: parts.options,
+            node: parts.node,
+            epoch: parts.joined.epoch,
+            static_settings: parts.static_settings,
+            quorum: parts.quorum,
+            objects: parts.objects,
+            wal: parts.wal,
+            registry: parts.registry,
+            ledger: parts.joined.ledger,
+            clock: parts.clock,
+            entropy: parts.entropy,
+            image,
+            settings: RwLock::default(),
+            broker_settings,
+            reconciled: Mutex::new(start.clone()),
+            producer_ids: Mutex::default(),
+            room: Notify::new(),
+            upload_metrics: UploadMetrics::default(),
+        });
+        broker.resolve_settings(&Image::default(), &start);
+        broker
+    }
+
+    /// The metadata as published last.
+    pub fn image(&self) -> Arc<Image> {
+        self.image.borrow().clone()
+    }
+
+    pub fn topic(&self, name: &str) -> Option<Arc<Topic>> {
+        self.image.borrow().topic(name).cloned()
+    }
+
+    pub fn clock(&self) -> &dyn Clock {
+        &*self.clock
+    }
+
+    pub fn entropy(&self) -> &dyn Entropy {
+        &*self.entropy
+    }
+
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    pub fn wal(&self) -> &Wal {
+        &self.wal
+    }
+
+    pub fn objects(&self) -> &Objects {
+        &self.objects
+    }
+
+    pub fn ledger_id(&self) -> LedgerId {
+        self.ledger.id()
+    }
+
+    pub fn quorum_status(&self) -> QuorumStatus {
+        self.quorum.status()
+    }
+
+    pub fn upload_metrics(&self) -> &UploadMetrics {
+        &self.upload_metrics
+    }
+
+    /// Settings of the configuration file, by Kafka's names.
+    pub fn static_settings(&self) -> &StaticSettings {
+        &self.static_settings
+    }
+}

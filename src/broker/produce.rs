@@ -1,0 +1,133 @@
+//! Appending what clients send: checks, compression, offsets, back-pressure.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::batch::{self, Compression, Header, StoredBatch, TimestampType};
+use crate::env::failpoint;
+use crate::ledger::LedgerError;
+use crate::partition::{AppendError, Appended, Partition};
+use crate::security::Permit;
+
+use super::settings::Recompression;
+use super::{Broker, ProduceError, TopicSettings};
+
+/// Share of the WAL's budget from which on producers are slowed, in percent, and the longest pause.
+const SLOW_FROM_PERCENT: u64 = 80;
+const SLOWEST: Duration = Duration::from_millis(200);
+
+/// What holds for all batches of one Produce request to one topic.
+pub struct ProduceContext<'a> {
+    pub settings: &'a TopicSettings,
+    /// Codecs that the request's version may carry.
+    pub zstd_allowed: bool,
+    /// Until when the request may wait for room in the WAL.
+    pub wait_for_room: Duration,
+}
+
+impl Broker {
+    /// Gives a batch its offsets; what is returned waits for its durability. `permit` is for writing the topic.
+    ///
+    /// Batches of one connection are appended in the order in which this is called and awaited.
+    pub async fn append(
+        &self,
+        permit: &Permit,
+        partition: &Partition,
+        records: Bytes,
+        context: &ProduceContext<'_>,
+    ) -> Result<Appended, ProduceError> {
+        debug_assert!(permit.covers(
+            crate::security::Operation::Write,
+            crate::security::Resource::topic(&partition.topic)
+        ));
+        let now_ms = self.clock.wall_ms();
+        let (header, batch) = prepare(records, context, now_ms)?;
+        let deadline = self.clock.boottime() + context.wait_for_room.min(self.options.room_wait);
+        self.slow_down().await;
+        loop {
+            // Registered before the attempt, so that room made in between is not missed.
+            let room = self.room.notified();
+            match partition.append(&self.ledger, &header, batch.clone(), now_ms) {
+                Err(AppendError::Ledger(LedgerError::Full)) => {
+                    let left = deadline.saturating_sub(self.clock.boottime());
+                    if left.is_zero() {
+                        return Err(AppendError::Ledger(LedgerError::Full).into());
+                    }
+                    self.registry.upload_due.notify_one();
+                    // Woken by new room, or by the clock to look again.
+                    let _ = tokio::time::timeout(left.min(SLOWEST), room).await;
+                }
+                Err(AppendError::StateNotLoaded) => self.load_producer_state(partition).await?,
+                appended => return Ok(appended?),
+            }
+        }
+    }
+
+    /// Waits until an append is durable.
+    pub async fn durable(&self, appended: Appended) -> Result<(), ProduceError> {
+        appended.durable().await?;
+        failpoint::hit("reply-before");
+        Ok(())
+    }
+
+    /// Back-pressure that begins before the WAL is full: a pause that grows with what is used.
+    async fn slow_down(&self) {
+        let usage = self.wal.usage();
+        let percent = usage.needed_bytes.saturating_mul(100) / usage.budget_bytes.max(1);
+        if percent > SLOW_FROM_PERCENT {
+            let share = (percent - SLOW_FROM_PERCENT) as u32;
+            tokio::time::sleep(SLOWEST * share.min(20) / 20).await;
+        }
+    }
+
+    /// Fetches what object storage knows of a partition's producers.
+    pub(super) async fn load_producer_state(&self, partition: &Partition) -> Result<(), ProduceError> {
+        let state = self.stored_state(partition).await.map_err(ProduceError::State)?;
+        partition.load_producer_state(&state);
+        Ok(())
+    }
+}
+
+/// Checks a record set and brings it into the form that the topic's settings ask for.
+fn prepare(
+    records: Bytes,
+    context: &ProduceContext<'_>,
+    now_ms: i64,
+) -> Result<(Header, StoredBatch), ProduceError> {
+    let (header, mut batch) = batch::check_produced(records)?;
+    if header.is_transactional() {
+        return Err(ProduceError::Transactional);
+    }
+    if header.compression() == Some(Compression::Zstd) && !context.zstd_allowed {
+        return Err(ProduceError::CompressionVersion);
+    }
+    let settings = context.settings;
+    if let Some(Recompression { codec, level }) = settings.compression
+        && header.compression() != Some(codec)
+    {
+        batch = batch::compression::recompress(&batch, codec, level)?;
+    }
+    match settings.timestamp_type {
+        TimestampType::LogAppendTime => batch.set_log_append_time(now_ms),
+        TimestampType::CreateTime => check_time(&mut batch, settings, now_ms)?,
+    }
+    if batch.len() > settings.max_message_bytes {
+        return Err(ProduceError::TooLarge { bytes: batch.len(), max: settings.max_message_bytes });
+    }
+    Ok((batch.header(), batch))
+}
+
+/// Times must lie within `message.timestamp.{before,after}.max.ms` of now.
+fn check_time(batch: &mut StoredBatch, settings: &TopicSettings, now_ms: i64) -> Result<(), ProduceError> {
+    let header = batch.header();
+    let earliest = now_ms.saturating_sub(settings.timestamp_before_max_ms);
+    let latest = now_ms.saturating_add(settings.timestamp_after_max_ms);
+    for timestamp in [header.base_timestamp, header.max_timestamp] {
+        // −1 is "no time", as Kafka has it.
+        if timestamp >= 0 && !(earliest..=latest).contains(&timestamp) {
+            return Err(ProduceError::Timestamp { timestamp, now: now_ms });
+        }
+    }
+    Ok(())
+}

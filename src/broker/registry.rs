@@ -1,0 +1,229 @@
+//! The partitions that are open on this node, and what the WAL's news means for them.
+//!
+//! The WAL thread reports here what is synced: each entry moves its partition's high watermark, joins the queue of
+//! what object storage does not have yet, and takes its place in the memory budget.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+
+use crate::base::{EntryId, LedgerId, Offset, PartitionId};
+use crate::env::Clock;
+use crate::partition::Partition;
+use crate::wal::{Synced, WalEvents};
+
+/// A durable entry that object storage does not have yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exposed {
+    pub ledger: LedgerId,
+    pub entry: EntryId,
+    pub bytes: u32,
+    /// When it became durable, by CLOCK_BOOTTIME.
+    pub at: Duration,
+}
+
+/// Acknowledged data whose only copy is the WAL.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Exposure {
+    pub bytes: u64,
+    pub entries: u64,
+    /// Age of the oldest.
+    pub age: Duration,
+}
+
+#[derive(Default)]
+struct Partitions {
+    by_id: HashMap<PartitionId, Arc<Partition>>,
+    /// By `Partition::slot`; a closed partition's place stays empty.
+    slots: Vec<Option<Arc<Partition>>>,
+}
+
+#[derive(Default)]
+struct Queue {
+    exposed: VecDeque<Exposed>,
+    exposed_bytes: u64,
+    /// Batches that have a copy in memory, oldest first: slot, base offset, bytes.
+    memory: VecDeque<(u64, Offset, u32)>,
+    memory_bytes: u64,
+}
+
+/// See the module's documentation.
+pub struct Registry {
+    partitions: RwLock<Partitions>,
+    queue: Mutex<Queue>,
+    memory_budget: u64,
+    clock: Arc<dyn Clock>,
+    failed: watch::Sender<Option<String>>,
+    /// Woken when the exposure has grown beyond what an upload waits for.
+    pub upload_due: Notify,
+    upload_bytes: u64,
+}
+
+impl Registry {
+    /// `memory_budget` bounds the bytes of recent batches kept in memory; `upload_bytes` of exposure make an upload
+    /// due at once.
+    pub fn new(memory_budget: u64, upload_bytes: u64, clock: Arc<dyn Clock>) -> Registry {
+        Registry {
+            partitions: RwLock::default(),
+            queue: Mutex::default(),
+            memory_budget,
+            clock,
+            failed: watch::Sender::new(None),
+            upload_due: Notify::new(),
+            upload_bytes,
+        }
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens a partition at the next slot.
+    pub fn open<E>(
+        &self,
+        id: PartitionId,
+        open: impl FnOnce(u64) -> Result<Partition, E>,
+    ) -> Result<Arc<Partition>, E> {
+        let mut partitions = self.partitions.write().unwrap_or_else(PoisonError::into_inner);
+        let partition = Arc::new(open(partitions.slots.len() as u64)?);
+        partitions.slots.push(Some(partition.clone()));
+        partitions.by_id.insert(id, partition.clone());
+        Ok(partition)
+    }
+
+    /// Closes a partition that is led here no more.
+    pub fn close(&self, id: PartitionId) {
+        let removed = {
+            let mut partitions = self.partitions.write().unwrap_or_else(PoisonError::into_inner);
+            let removed = partitions.by_id.remove(&id);
+            if let Some(partition) = &removed
+                && let Some(slot) = partitions.slots.get_mut(partition.slot as usize)
+            {
+                *slot = None;
+            }
+            removed
+        };
+        if let Some(partition) = removed {
+            partition.close();
+        }
+    }
+
+    pub fn get(&self, id: PartitionId) -> Option<Arc<Partition>> {
+        self.partitions.read().unwrap_or_else(PoisonError::into_inner).by_id.get(&id).cloned()
+    }
+
+    pub fn all(&self) -> Vec<Arc<Partition>> {
+        self.partitions.read().unwrap_or_else(PoisonError::into_inner).by_id.values().cloned().collect()
+    }
+
+    pub fn count(&self) -> usize {
+        self.partitions.read().unwrap_or_else(PoisonError::into_inner).by_id.len()
+    }
+
+    /// Entries that recovery found in the WAL and object storage does not have.
+    pub fn expose(&self, entries: impl IntoIterator<Item = Exposed>) {
+        let mut queue = self.queue();
+        for entry in entries {
+            queue.exposed_bytes += entry.bytes as u64;
+            queue.exposed.push_back(entry);
+        }
+    }
+
+    /// The entries that the next upload takes: of the oldest ledger, in sequence, at most `max_bytes` but at least
+    /// one. Answers that ledger, its first entry, and the first entry after the cut.
+    pub fn next_upload(&self, max_bytes: u64) -> Option<(LedgerId, EntryId, u64)> {
+        let queue = self.queue();
+        let first = queue.exposed.front()?;
+        let (mut through, mut bytes) = (first.entry, 0);
+        for entry in queue.exposed.iter().take_while(|e| e.ledger == first.ledger) {
+            if bytes > 0 && bytes + entry.bytes as u64 > max_bytes {
+                break;
+            }
+            bytes += entry.bytes as u64;
+            through = entry.entry.next();
+        }
+        Some((first.ledger, through, bytes))
+    }
+
+    /// Entries of `ledger` below `through` are in object storage now.
+    pub fn uploaded(&self, ledger: LedgerId, through: EntryId) {
+        let mut queue = self.queue();
+        while let Some(front) = queue.exposed.front().copied()
+            && (front.ledger < ledger || (front.ledger == ledger && front.entry < through))
+        {
+            queue.exposed.pop_front();
+            queue.exposed_bytes -= front.bytes as u64;
+        }
+        if queue.exposed.len() * 4 < queue.exposed.capacity() {
+            queue.exposed.shrink_to_fit();
+        }
+    }
+
+    pub fn exposure(&self) -> Exposure {
+        let now = self.clock.boottime();
+        let queue = self.queue();
+        Exposure {
+            bytes: queue.exposed_bytes,
+            entries: queue.exposed.len() as u64,
+            age: queue.exposed.front().map_or(Duration::ZERO, |e| now.saturating_sub(e.at)),
+        }
+    }
+
+    /// Bytes of recent batches in memory.
+    pub fn memory_bytes(&self) -> u64 {
+        self.queue().memory_bytes
+    }
+
+    /// The reason why the WAL latched off, once it has.
+    pub fn failure(&self) -> watch::Receiver<Option<String>> {
+        self.failed.subscribe()
+    }
+}
+
+impl WalEvents for Registry {
+    fn synced(&self, group: &[Synced]) {
+        let at = self.clock.boottime();
+        let partitions = self.partitions.read().unwrap_or_else(PoisonError::into_inner);
+        let mut evict = Vec::new();
+        let due = {
+            let mut queue = self.queue();
+            for entry in group {
+                queue.exposed.push_back(Exposed { ledger: entry.ledger, entry: entry.entry, bytes: entry.location.len, at });
+                queue.exposed_bytes += entry.location.len as u64;
+            }
+            queue.exposed_bytes >= self.upload_bytes
+        };
+        for entry in group {
+            if let Some(Some(partition)) = partitions.slots.get(entry.token as usize)
+                && let Some(base) = partition.synced(entry.ledger, entry.entry, entry.location)
+            {
+                let mut queue = self.queue();
+                queue.memory.push_back((entry.token, base, entry.location.len));
+                queue.memory_bytes += entry.location.len as u64;
+                while queue.memory_bytes > self.memory_budget
+                    && let Some(oldest) = queue.memory.pop_front()
+                {
+                    queue.memory_bytes -= oldest.2 as u64;
+                    evict.push(oldest);
+                }
+            }
+        }
+        for (slot, base, _) in evict {
+            if let Some(Some(partition)) = partitions.slots.get(slot as usize) {
+                partition.forget_memory(base);
+            }
+        }
+        if due {
+            self.upload_due.notify_one();
+        }
+    }
+
+    fn failed(&self, reason: &str) {
+        self.failed.send_replace(Some(reason.to_owned()));
+        for partition in self.all() {
+            partition.close();
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! Topics, partitions and settings: the changes that a client may ask for, as metadata commands.
+
+use crate::base::{Offset, PartitionId, TopicId};
+use crate::metadata::{Command, ConfigChange};
+use crate::partition::Partition;
+use crate::security::Permit;
+
+use super::{Broker, ChangeError};
+
+/// A topic to be made.
+#[derive(Clone, Debug)]
+pub struct NewTopic {
+    pub name: String,
+    pub partitions: usize,
+    pub replication_factor: i16,
+    /// Checked already.
+    pub configs: Vec<(String, String)>,
+}
+
+impl Broker {
+    /// Makes a topic whose partitions this node leads; when it answers, they are open. `permit` is for creating.
+    pub async fn create_topic(&self, _permit: &Permit, topic: NewTopic) -> Result<TopicId, ChangeError> {
+        let mut id = TopicId::default();
+        while id.is_zero() {
+            self.entropy.fill(&mut id.0);
+        }
+        self.propose(Command::CreateTopic {
+            id,
+            name: topic.name,
+            partitions: vec![self.node; topic.partitions],
+            replication_factor: topic.replication_factor,
+            configs: topic.configs,
+            now_ms: self.clock.wall_ms(),
+        })
+        .await?;
+        Ok(id)
+    }
+
+    /// `permit` is for deleting the topic.
+    pub async fn delete_topic(&self, _permit: &Permit, id: TopicId) -> Result<(), ChangeError> {
+        self.propose(Command::DeleteTopic { id, now_ms: self.clock.wall_ms() }).await.map(drop)
+    }
+
+    /// Raises the number of partitions from `present` to `total`. `permit` is for altering the topic.
+    pub async fn create_partitions(
+        &self,
+        _permit: &Permit,
+        id: TopicId,
+        present: usize,
+        total: usize,
+    ) -> Result<(), ChangeError> {
+        let leaders = vec![self.node; total.saturating_sub(present)];
+        let first_index = i32::try_from(present).unwrap_or(i32::MAX);
+        self.propose(Command::CreatePartitions { id, first_index, leaders }).await.map(drop)
+    }
+
+    /// All of the changes or none; checked already. `permit` is for altering the configuration of the resource.
+    pub async fn alter_configs(&self, _permit: &Permit, changes: Vec<ConfigChange>) -> Result<(), ChangeError> {
+        self.propose(Command::AlterConfigs { changes }).await.map(drop)
+    }
+
+    /// Drops the records below `to`, or below the high watermark when that is `None`; answers the new log start.
+    /// `permit` is for deleting from the topic.
+    pub async fn delete_records(
+        &self,
+        _permit: &Permit,
+        partition: &Partition,
+        to: Option<Offset>,
+    ) -> Result<Offset, ChangeError> {
+        let at = partition.positions();
+        let to = to.unwrap_or(at.high_watermark);
+        if to < Offset::ZERO || to > at.high_watermark {
+            let (log_start, high_watermark) = (at.log_start, at.high_watermark);
+            return Err(ChangeError::OutOfRange { asked: to, log_start, high_watermark });
+        }
+        if to > at.log_start {
+            self.advance_log_start(vec![(partition.id, to)]).await?;
+        }
+        Ok(partition.positions().log_start)
+    }
+
+    pub(super) async fn advance_log_start(&self, changes: Vec<(PartitionId, Offset)>) -> Result<(), ChangeError> {
+        self.propose(Command::AdvanceLogStart { changes, now_ms: self.clock.wall_ms() }).await.map(drop)
+    }
+}

@@ -1,0 +1,207 @@
+//! `casemate init`: the folder of a new node.
+//!
+//! Invariants: nothing that exists is changed; everything is checked before anything is made; the configuration is
+//! put in place last, so that a folder with one is whole. A folder that an interrupted run left behind has a mark and
+//! is refused by name, never served from and never completed: it holds keys of which nobody knows how far they got.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use super::absolute;
+use crate::base::{ClusterId, NodeId};
+use crate::config::{self, Config, HostPort, Sources};
+use crate::env::{Clock, Entropy, SystemClock, SystemEntropy};
+use crate::security::{self, InitOptions};
+
+/// There while a folder is being made.
+const MARK: &str = "init.unfinished";
+const FOLDERS: [&str; 4] = ["wal", "metadata", "objects", "quarantine"];
+/// What a fresh file system has by itself.
+const LOST_AND_FOUND: &str = "lost+found";
+/// The only node of a new cluster.
+const FIRST_NODE: NodeId = NodeId(1);
+
+/// What to make.
+pub(super) struct Request {
+    pub dir: PathBuf,
+    /// Names and addresses for the node's certificate.
+    pub hosts: Vec<String>,
+    pub listen: String,
+    /// None tells clients the address that is listened on.
+    pub advertise: Option<HostPort>,
+}
+
+/// What was made.
+#[derive(Debug)]
+pub(super) struct Made {
+    pub cluster: ClusterId,
+    pub bootstrap: String,
+}
+
+impl Request {
+    /// Without `advertise` clients are told the first host, or the name of this machine.
+    pub fn new(dir: PathBuf, hosts: Vec<String>, listen: String, advertise: Option<String>) -> Result<Request> {
+        let bind = HostPort::parse_bind(&listen).map_err(|why| anyhow::anyhow!("--listen = {listen}: {why}"))?;
+        let advertise = match advertise {
+            Some(text) => HostPort::parse(&text).map_err(|why| anyhow::anyhow!("--advertise = {text}: {why}"))?,
+            None => {
+                let first = hosts.first().cloned().or_else(|| bind.ip().is_unspecified().then(machine_name).flatten());
+                let own = if bind.ip().is_unspecified() { "localhost".to_owned() } else { bind.ip().to_string() };
+                HostPort { host: unbracketed(&first.unwrap_or(own)), port: bind.port() }
+            }
+        };
+        Ok(Request { dir, hosts, listen, advertise: Some(advertise) })
+    }
+
+    /// Where the client settings in the folder point to.
+    fn bootstrap(&self) -> String {
+        self.advertise.as_ref().map_or_else(|| self.listen.clone(), HostPort::to_string)
+    }
+
+    fn configuration(&self, cluster: ClusterId, super_users: &str) -> Result<String> {
+        let advertise = self.advertise.as_ref().map(HostPort::to_string).unwrap_or_default();
+        Ok(config::initial_file(cluster, FIRST_NODE, &self.listen, &advertise, super_users)?)
+    }
+}
+
+fn unbracketed(host: &str) -> String {
+    host.trim_start_matches('[').trim_end_matches(']').to_owned()
+}
+
+/// The machine's name, where it can stand in a certificate.
+fn machine_name() -> Option<String> {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    let name = name.trim();
+    let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.' || b == b'-');
+    (plain && !name.is_empty() && !name.starts_with(['-', '.'])).then(|| name.to_owned())
+}
+
+/// The configuration that a request leads to, as good as the one that is written but without an identity of its own.
+pub(super) fn sample(request: &Request) -> Result<String> {
+    request.configuration(ClusterId([1; 16]), "User:CN=sample")
+}
+
+/// Refuses a folder that an interrupted `init` left behind.
+pub(super) fn refuse_half_made(dir: &Path) -> Result<()> {
+    if dir.join(MARK).exists() && !dir.join(config::FILE_NAME).exists() {
+        let dir = absolute(dir);
+        bail!("{0} was left half made by an interrupted init: remove it (rm -r {0}) and run init again", dir.display());
+    }
+    Ok(())
+}
+
+/// Makes the folder. Blocks on file I/O.
+pub(super) fn init(request: &Request) -> Result<Made> {
+    let dir = absolute(&request.dir);
+    let file = dir.join(config::FILE_NAME);
+    Config::load(&Sources { file: file.clone(), text: Some(sample(request)?), ..Sources::default() })?;
+    refuse_half_made(&dir)?;
+    refuse_used(&dir)?;
+    let new = !dir.exists();
+    DirBuilder::new().recursive(true).mode(0o700).create(&dir).with_context(|| cannot_make(&dir))?;
+    let mark = dir.join(MARK);
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(&mark).with_context(|| cannot_make(&mark))?;
+    match fill(request, &dir, &file) {
+        Ok(made) => Ok(made),
+        Err(error) => {
+            undo(&dir, new);
+            Err(error)
+        }
+    }
+}
+
+fn refuse_used(dir: &Path) -> Result<()> {
+    if dir.join(config::FILE_NAME).exists() {
+        bail!("{} holds a node already and init never overwrites: choose another folder", dir.display());
+    }
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        entries => entries.with_context(|| cannot_make(dir))?,
+    };
+    for entry in entries {
+        let name = entry.with_context(|| cannot_make(dir))?.file_name();
+        if name != LOST_AND_FOUND {
+            bail!("{} is not empty (it holds {}): choose an empty folder", dir.display(), name.display());
+        }
+    }
+    Ok(())
+}
+
+fn fill(request: &Request, dir: &Path, file: &Path) -> Result<Made> {
+    for folder in FOLDERS {
+        let folder = dir.join(folder);
+        DirBuilder::new().mode(0o700).create(&folder).with_context(|| cannot_make(&folder))?;
+    }
+    let cluster = new_cluster(&SystemEntropy);
+    let advertised = request.advertise.iter().map(|advertise| advertise.host.clone());
+    let options = InitOptions {
+        cluster,
+        node: FIRST_NODE,
+        hosts: request.hosts.iter().cloned().chain(advertised).collect(),
+        bootstrap: request.bootstrap(),
+        now_ms: SystemClock.wall_ms(),
+    };
+    let created = security::create(dir, &options, &SystemEntropy)?;
+    let text = request.configuration(cluster, &created.client.to_string())?;
+    put(dir, file, &text).with_context(|| cannot_make(file))?;
+    Ok(Made { cluster, bootstrap: options.bootstrap })
+}
+
+/// Puts the configuration in place whole, and only then takes the mark away.
+fn put(dir: &Path, file: &Path, text: &str) -> std::io::Result<()> {
+    let partial = dir.join("casemate.toml.partial");
+    let mut written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial)?;
+    written.write_all(text.as_bytes())?;
+    written.sync_all()?;
+    let folder = File::open(dir)?;
+    folder.sync_all()?;
+    fs::rename(&partial, file)?;
+    folder.sync_all()?;
+    fs::remove_file(dir.join(MARK))?;
+    folder.sync_all()
+}
+
+/// Takes away what a failed run made in a folder that held nothing; what cannot be removed keeps the mark.
+fn undo(dir: &Path, new: bool) {
+    let made = ["tls", "client", "tls.partial", "client.partial"].iter().chain(&FOLDERS).map(|name| dir.join(name));
+    let mut gone = true;
+    for folder in made {
+        gone &= fs::remove_dir_all(&folder).is_ok() || !folder.exists();
+    }
+    for name in ["casemate.toml.partial", config::FILE_NAME] {
+        gone &= fs::remove_file(dir.join(name)).is_ok() || !dir.join(name).exists();
+    }
+    if gone && fs::remove_file(dir.join(MARK)).is_ok() && new {
+        let _ = fs::remove_dir(dir);
+    }
+}
+
+fn cannot_make(path: &Path) -> String {
+    format!("cannot make {}: choose a folder that this user may write to", path.display())
+}
+
+/// Sixteen random bytes that do not print with a dash first, which tools would take for an option.
+fn new_cluster(entropy: &dyn Entropy) -> ClusterId {
+    let mut bytes = [0; 16];
+    entropy.fill(&mut bytes);
+    bytes[0] &= 0x7f;
+    ClusterId(bytes)
+}
+
+/// What to do with the new folder, for standard output.
+pub(super) fn next_steps(dir: &Path, made: &Made) -> String {
+    let dir = absolute(dir);
+    let dir = dir.display();
+    let Made { cluster, bootstrap } = made;
+    format!(
+        "{dir} holds node {FIRST_NODE} of the new cluster {cluster}, which clients reach at {bootstrap}\n\
+         start it:       casemate serve --config {dir}/casemate.toml\n\
+         kcat:           kcat -F {dir}/client/librdkafka.conf -L\n\
+         Kafka's tools:  kafka-topics.sh --bootstrap-server {bootstrap} --command-config {dir}/client/client.properties --list\n\
+         keep safe:      {dir}/tls/ca.key signs every certificate of this cluster\n"
+    )
+}

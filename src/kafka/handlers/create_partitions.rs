@@ -1,0 +1,130 @@
+//! CreatePartitions (key 37): more partitions for topics that exist.
+
+use std::collections::HashMap;
+
+use kafka_protocol::error::ResponseError;
+use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
+use kafka_protocol::messages::create_partitions_response::CreatePartitionsTopicResult;
+use kafka_protocol::messages::{CreatePartitionsRequest, CreatePartitionsResponse, TopicName};
+
+use crate::base::NodeId;
+use crate::base::limits::TOPIC_PARTITIONS_MAX;
+use crate::kafka::{ConnectionContext, Reply, Request};
+use crate::security::{Operation, Resource};
+
+use super::Handlers;
+use super::administer::{Refusal, outcome};
+use super::create_topics::check_replicas;
+
+impl Handlers {
+    pub(super) async fn create_partitions(&self, request: Request, body: CreatePartitionsRequest) -> Reply {
+        let mut response = CreatePartitionsResponse::default();
+        let mut times: HashMap<TopicName, usize> = HashMap::new();
+        for topic in &body.topics {
+            *times.entry(topic.name.clone()).or_default() += 1;
+        }
+        for asked in body.topics {
+            let result = match times.remove(&asked.name) {
+                // The first of the duplicates was answered for all.
+                None => continue,
+                Some(1) => self.grow_one(&request.context, &asked, body.validate_only).await,
+                Some(_) => Err(Refusal::invalid("Duplicate topic name.")),
+            };
+            let (code, message) = outcome(&result);
+            self.count(&request, code);
+            response.results.push(
+                CreatePartitionsTopicResult::default()
+                    .with_name(asked.name)
+                    .with_error_code(code)
+                    .with_error_message(message),
+            );
+        }
+        Reply::encode(request.to, &response)
+    }
+
+    async fn grow_one(
+        &self,
+        context: &ConnectionContext,
+        asked: &CreatePartitionsTopic,
+        validate_only: bool,
+    ) -> Result<(), Refusal> {
+        let permit = self.permit(context, Operation::Alter, Resource::topic(&asked.name))?;
+        let topic = self.broker.topic(&asked.name).ok_or(ResponseError::UnknownTopicOrPartition)?;
+        let present = topic.partitions.len();
+        let total = check(asked, present, self.broker.node)?;
+        if !validate_only {
+            self.broker.create_partitions(&permit, topic.id, present, total).await?;
+        }
+        Ok(())
+    }
+}
+
+/// The number of partitions that the topic is to have.
+fn check(asked: &CreatePartitionsTopic, present: usize, node: NodeId) -> Result<usize, Refusal> {
+    let (name, count) = (&asked.name.0, asked.count);
+    let invalid = |message: String| Refusal::new(ResponseError::InvalidPartitions, message);
+    let total = usize::try_from(count).unwrap_or(0);
+    if total == present {
+        return Err(invalid(format!("Topic already has {present} partition(s).")));
+    }
+    if total < present {
+        return Err(invalid(format!(
+            "The topic {name} currently has {present} partition(s); {count} would not be an increase."
+        )));
+    }
+    if total > TOPIC_PARTITIONS_MAX {
+        let message = format!("A topic has at most {TOPIC_PARTITIONS_MAX} partitions.");
+        return Err(Refusal::new(ResponseError::PolicyViolation, message));
+    }
+    if let Some(assignments) = &asked.assignments {
+        let (added, given) = (total - present, assignments.len());
+        if given != added {
+            return Err(Refusal::new(
+                ResponseError::InvalidReplicaAssignment,
+                format!(
+                    "Attempted to add {added} additional partition(s), but only {given} assignment(s) were specified."
+                ),
+            ));
+        }
+        assignments.iter().try_for_each(|assignment| check_replicas(&assignment.broker_ids, node))?;
+    }
+    Ok(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kafka_protocol::messages::BrokerId;
+    use kafka_protocol::messages::create_partitions_request::CreatePartitionsAssignment;
+
+    #[test]
+    fn partitions_only_become_more() {
+        let one: &[i32] = &[1];
+        for (count, assignments, expected) in [
+            (3, None, Ok(3)),
+            (2, None, Err(37)),
+            (1, None, Err(37)),
+            (0, None, Err(37)),
+            (-1, None, Err(37)),
+            (i32::MAX, None, Err(44)),
+            (4, Some(vec![one, one]), Ok(4)),
+            (4, Some(vec![one]), Err(39)),
+            (3, Some(vec![]), Err(39)),
+            (3, Some(vec![&[9][..]]), Err(39)),
+            (3, Some(vec![&[][..]]), Err(39)),
+            (3, Some(vec![&[1, 1][..]]), Err(39)),
+        ] {
+            let given = assignments.clone().map(|of: Vec<&[i32]>| {
+                of.into_iter()
+                    .map(|brokers| {
+                        let brokers = brokers.iter().map(|b| BrokerId(*b)).collect();
+                        CreatePartitionsAssignment::default().with_broker_ids(brokers)
+                    })
+                    .collect()
+            });
+            let asked = CreatePartitionsTopic::default().with_count(count).with_assignments(given);
+            let result = check(&asked, 2, NodeId(1)).map_err(|refusal| refusal.code());
+            assert_eq!(result, expected, "{count} {assignments:?}");
+        }
+    }
+}

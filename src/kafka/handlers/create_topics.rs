@@ -1,0 +1,372 @@
+//! CreateTopics (key 19): topics by number of partitions or by assignment, each for itself.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use kafka_protocol::error::ResponseError;
+use kafka_protocol::messages::create_topics_request::{CreatableReplicaAssignment, CreatableTopic};
+use kafka_protocol::messages::create_topics_response::{CreatableTopicConfigs, CreatableTopicResult};
+use kafka_protocol::messages::{BrokerId, CreateTopicsRequest, CreateTopicsResponse};
+
+use crate::base::limits::COMMAND_PARTITIONS_MAX;
+use crate::base::{NodeId, TopicId};
+use crate::broker::settings::{self, ConfigRow};
+use crate::broker::{BrokerSettings, NewTopic};
+use crate::kafka::{ConnectionContext, Reply, Request};
+use crate::metadata::Image;
+use crate::security::{Denied, Operation, Permit, Resource};
+
+use super::administer::{Refusal, check_topic_name};
+use super::{Handlers, text};
+
+/// The metadata are no topic here, but tools know Kafka's by this name.
+const CLUSTER_METADATA_TOPIC: &str = "__cluster_metadata";
+
+/// Tells a name that differs from an existing one only in `.` and `_`. A name of a topic is looked up often, so the
+/// existing names are folded once per request.
+struct Collisions {
+    folded: HashMap<String, Arc<str>>,
+}
+
+impl Collisions {
+    fn of(image: &Image) -> Collisions {
+        let names = image.names.keys().filter(|name| name.contains(['.', '_']));
+        Collisions { folded: names.map(|name| (name.replace('.', "_"), name.clone())).collect() }
+    }
+
+    fn check(&self, name: &str) -> Result<(), Refusal> {
+        match self.folded.get(&name.replace('.', "_")) {
+            Some(existing) if **existing != *name && name.contains(['.', '_']) => Err(Refusal::new(
+                ResponseError::InvalidTopicException,
+                format!("Topic '{name}' collides with existing topic: {existing}"),
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A topic as it has been or would be made.
+struct Made {
+    id: TopicId,
+    topic: NewTopic,
+}
+
+impl Handlers {
+    pub(super) async fn create_topics(&self, request: Request, body: CreateTopicsRequest) -> Reply {
+        let mut response = CreateTopicsResponse::default();
+        let duplicates = duplicates(&body.topics);
+        let settings = self.broker.broker_settings();
+        let excessive = partitions_in_all(&body.topics, &settings) > COMMAND_PARTITIONS_MAX;
+        let collisions = Collisions::of(&self.broker.image());
+        let mut told = HashSet::new();
+        for asked in &body.topics {
+            let name: &str = &asked.name;
+            let result = if duplicates.contains(name) {
+                if !told.insert(name) {
+                    continue;
+                }
+                Err(Refusal::invalid("Duplicate topic name."))
+            } else {
+                self.create_one(&request.context, asked, &settings, excessive, &collisions, body.validate_only).await
+            };
+            let answer = self.created(&request.context, asked, result);
+            self.count(&request, answer.error_code);
+            response.topics.push(answer);
+        }
+        Reply::encode(request.to, &response)
+    }
+
+    async fn create_one(
+        &self,
+        context: &ConnectionContext,
+        asked: &CreatableTopic,
+        settings: &BrokerSettings,
+        excessive: bool,
+        collisions: &Collisions,
+        validate_only: bool,
+    ) -> Result<Made, Refusal> {
+        let name: &str = &asked.name;
+        if name == CLUSTER_METADATA_TOPIC {
+            return Err(Refusal::invalid(format!("Creation of internal topic {name} is prohibited.")));
+        }
+        let permit = self.may_create(context, name)?;
+        if excessive {
+            let message = "Excessively large number of partitions per request.";
+            return Err(Refusal::new(ResponseError::PolicyViolation, message));
+        }
+        check_topic_name(name)?;
+        collisions.check(name)?;
+        if self.broker.topic(name).is_some() {
+            let message = format!("Topic '{name}' already exists.");
+            return Err(Refusal::new(ResponseError::TopicAlreadyExists, message));
+        }
+        let topic = plan(asked, settings, self.broker.node)?;
+        let id = if validate_only {
+            // Of a topic that is only tried out, the id means nothing; Kafka shows a random one.
+            TopicId::default()
+        } else {
+            self.broker.create_topic(&permit, topic.clone()).await?
+        };
+        Ok(Made { id, topic })
+    }
+
+    fn may_create(&self, context: &ConnectionContext, name: &str) -> Result<Permit, Denied> {
+        self.permit(context, Operation::Create, Resource::CLUSTER)
+            .or_else(|_| self.permit(context, Operation::Create, Resource::topic(name)))
+    }
+
+    fn created(
+        &self,
+        context: &ConnectionContext,
+        asked: &CreatableTopic,
+        result: Result<Made, Refusal>,
+    ) -> CreatableTopicResult {
+        let answer = CreatableTopicResult::default().with_name(asked.name.clone()).with_error_message(None);
+        let Made { id, topic } = match result {
+            Ok(made) => made,
+            Err(refusal) => {
+                return answer.with_error_code(refusal.code()).with_error_message(refusal.text());
+            }
+        };
+        let answer = answer.with_topic_id(uuid::Uuid::from_bytes(id.0));
+        if self.permit(context, Operation::DescribeConfigs, Resource::topic(&topic.name)).is_err() {
+            return answer.with_topic_config_error_code(ResponseError::TopicAuthorizationFailed.code());
+        }
+        let own = topic.configs.into_iter().collect();
+        let rows = self.broker.with_layers(|layers| settings::describe_topic(&own, layers, |_| true));
+        answer
+            .with_num_partitions(i32::try_from(topic.partitions).unwrap_or(i32::MAX))
+            .with_replication_factor(topic.replication_factor)
+            .with_configs(Some(rows.into_iter().map(config).collect()))
+    }
+}
+
+fn config(row: ConfigRow) -> CreatableTopicConfigs {
+    CreatableTopicConfigs::default()
+        .with_name(text(row.name))
+        .with_value(row.value.map(text))
+        .with_read_only(row.read_only)
+        .with_config_source(row.source as i8)
+        .with_is_sensitive(row.sensitive)
+}
+
+fn duplicates(topics: &[CreatableTopic]) -> HashSet<&str> {
+    let mut seen = HashSet::new();
+    topics.iter().map(|topic| &*topic.name.0).filter(|name| !seen.insert(*name)).collect()
+}
+
+/// What one request may make is bounded, however it is spread over topics.
+fn partitions_in_all(topics: &[CreatableTopic], settings: &BrokerSettings) -> usize {
+    let of_one = |topic: &CreatableTopic| match topic.num_partitions {
+        _ if !topic.assignments.is_empty() => topic.assignments.len(),
+        -1 => usize::try_from(settings.num_partitions).unwrap_or(0),
+        given => usize::try_from(given).unwrap_or(0),
+    };
+    topics.iter().map(of_one).fold(0, usize::saturating_add)
+}
+
+/// What is to be made; refuses what cannot be.
+fn plan(asked: &CreatableTopic, settings: &BrokerSettings, node: NodeId) -> Result<NewTopic, Refusal> {
+    let configs = configs(asked)?;
+    let (partitions, replication_factor) = if asked.assignments.is_empty() {
+        counted(asked, settings)?
+    } else {
+        (assigned(asked, node)?, 1)
+    };
+    Ok(NewTopic { name: asked.name.to_string(), partitions, replication_factor, configs: configs.into_iter().collect() })
+}
+
+fn counted(asked: &CreatableTopic, settings: &BrokerSettings) -> Result<(usize, i16), Refusal> {
+    let replication_factor = match asked.replication_factor {
+        -1 => settings.default_replication_factor,
+        given if given > 0 => given,
+        _ => {
+            let message = "Replication factor must be larger than 0, or -1 to use the default value.";
+            return Err(Refusal::new(ResponseError::InvalidReplicationFactor, message));
+        }
+    };
+    let partitions = match asked.num_partitions {
+        -1 => settings.num_partitions,
+        given => given,
+    };
+    let partitions = usize::try_from(partitions).ok().filter(|count| *count > 0).ok_or_else(|| {
+        let message = "Number of partitions was set to an invalid non-positive value.";
+        Refusal::new(ResponseError::InvalidPartitions, message)
+    })?;
+    if replication_factor > 1 {
+        return Err(Refusal::new(
+            ResponseError::InvalidReplicationFactor,
+            format!(
+                "Unable to replicate the partition {replication_factor} time(s): The target replication factor of \
+                 {replication_factor} cannot be reached because only 1 broker(s) are registered."
+            ),
+        ));
+    }
+    Ok((partitions, replication_factor))
+}
+
+/// The number of partitions of a topic that is assigned by hand.
+fn assigned(asked: &CreatableTopic, node: NodeId) -> Result<usize, Refusal> {
+    let beside = |what| Refusal::invalid(format!("A manual partition assignment was specified, but {what} not set to -1."));
+    if asked.replication_factor != -1 {
+        return Err(beside("replication factor was"));
+    }
+    if asked.num_partitions != -1 {
+        return Err(beside("numPartitions was"));
+    }
+    check_assignments(&asked.assignments, node)?;
+    Ok(asked.assignments.len())
+}
+
+fn check_assignments(assignments: &[CreatableReplicaAssignment], node: NodeId) -> Result<(), Refusal> {
+    let invalid = |message: String| Refusal::new(ResponseError::InvalidReplicaAssignment, message);
+    let mut seen = HashSet::new();
+    for assignment in assignments {
+        let index = assignment.partition_index;
+        if !seen.insert(index) {
+            return Err(invalid(format!("Found multiple manual partition assignments for partition {index}")));
+        }
+        check_replicas(&assignment.broker_ids, node)?;
+    }
+    let consecutive = (0..).take(assignments.len()).all(|index| seen.contains(&index));
+    if consecutive { Ok(()) } else { Err(invalid("partitions should be a consecutive 0-based integer sequence".into())) }
+}
+
+/// Whether a partition may be placed on these brokers: on this one, and once.
+pub(super) fn check_replicas(brokers: &[BrokerId], node: NodeId) -> Result<(), Refusal> {
+    let fault = match brokers {
+        [] => " an empty replica list.".to_owned(),
+        [only] if only.0 == node.0 => return Ok(()),
+        several => match several.iter().find(|broker| broker.0 != node.0) {
+            Some(other) => format!(" broker {}, but no such broker is registered.", other.0),
+            None => format!(" the broker {node} more than once."),
+        },
+    };
+    Err(Refusal::new(
+        ResponseError::InvalidReplicaAssignment,
+        format!("The manual partition assignment includes{fault}"),
+    ))
+}
+
+/// The settings of a new topic. One that is given twice counts as it is given last, as in Kafka.
+fn configs(asked: &CreatableTopic) -> Result<BTreeMap<String, String>, Refusal> {
+    let nulls: Vec<&str> = asked.configs.iter().filter(|c| c.value.is_none()).map(|c| &*c.name).collect();
+    if !nulls.is_empty() {
+        let message = format!("Null value not supported for topic configs: {}", nulls.join(","));
+        return Err(Refusal::new(ResponseError::InvalidConfig, message));
+    }
+    let given = asked.configs.iter().filter_map(|c| Some((c.name.to_string(), c.value.as_ref()?.to_string())));
+    let own = given.collect();
+    settings::validate_topic_set(&own).map_err(|e| Refusal::new(ResponseError::InvalidConfig, e.to_string()))?;
+    Ok(own)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::settings::Layers;
+    use kafka_protocol::messages::create_topics_request::CreatableTopicConfig;
+
+    const NODE: NodeId = NodeId(1);
+
+    fn settings() -> BrokerSettings {
+        let none = BTreeMap::new();
+        BrokerSettings::resolve(Layers { broker: &none, cluster: &none, fixed: &none })
+    }
+
+    fn topic(partitions: i32, replication_factor: i16) -> CreatableTopic {
+        let name = kafka_protocol::messages::TopicName(text("t"));
+        CreatableTopic::default().with_name(name).with_num_partitions(partitions).with_replication_factor(replication_factor)
+    }
+
+    fn assignments(of: &[(i32, &[i32])]) -> Vec<CreatableReplicaAssignment> {
+        of.iter()
+            .map(|(index, brokers)| {
+                CreatableReplicaAssignment::default()
+                    .with_partition_index(*index)
+                    .with_broker_ids(brokers.iter().map(|b| BrokerId(*b)).collect())
+            })
+            .collect()
+    }
+
+    fn code(result: Result<NewTopic, Refusal>) -> i16 {
+        result.map_or_else(|refusal| refusal.code(), |_| 0)
+    }
+
+    /// As a real Kafka 4.3.1 with one broker answered.
+    #[test]
+    fn numbers_are_refused_as_kafka_refuses_them() {
+        for (partitions, replication_factor, expected) in [
+            (2, 1, 0),
+            (-1, -1, 0),
+            (0, 1, 37),
+            (-2, 1, 37),
+            (1, 0, 38),
+            (1, -2, 38),
+            (1, 3, 38),
+            (0, 0, 38),
+            (0, 3, 37),
+        ] {
+            let result = plan(&topic(partitions, replication_factor), &settings(), NODE);
+            assert_eq!(code(result), expected, "{partitions} {replication_factor}");
+        }
+        assert_eq!(plan(&topic(-1, -1), &settings(), NODE).unwrap().partitions, 1);
+    }
+
+    #[test]
+    fn an_assignment_names_this_node_for_every_partition_from_0_on() {
+        let one: &[i32] = &[1];
+        for (given, expected) in [
+            (vec![(0, one), (1, one)], 0),
+            (vec![(1, one), (0, one)], 0),
+            (vec![(0, one), (0, one)], 39),
+            (vec![(1, one)], 39),
+            (vec![(-1, one), (0, one)], 39),
+            (vec![(i32::MAX, one)], 39),
+            (vec![(0, &[99])], 39),
+            (vec![(0, &[])], 39),
+            (vec![(0, &[1, 1])], 39),
+            (vec![(0, &[1, 99])], 39),
+        ] {
+            let asked = topic(-1, -1).with_assignments(assignments(&given));
+            assert_eq!(code(plan(&asked, &settings(), NODE)), expected, "{given:?}");
+        }
+        for (partitions, replication_factor) in [(1, -1), (-1, 1), (1, 1)] {
+            let asked = topic(partitions, replication_factor).with_assignments(assignments(&[(0, one)]));
+            assert_eq!(code(plan(&asked, &settings(), NODE)), 42);
+        }
+    }
+
+    #[test]
+    fn settings_of_a_new_topic_are_checked_and_the_last_of_two_counts() {
+        let with = |given: &[(&str, Option<&str>)]| {
+            let configs = given.iter().map(|(name, value)| {
+                CreatableTopicConfig::default().with_name(text(*name)).with_value(value.map(text))
+            });
+            plan(&topic(1, 1).with_configs(configs.collect()), &settings(), NODE)
+        };
+        let made = with(&[("retention.ms", Some("1")), ("retention.ms", Some("2"))]).unwrap();
+        assert_eq!(made.configs, [("retention.ms".to_owned(), "2".to_owned())]);
+        assert_eq!(code(with(&[("cleanup.policy", Some(""))])), 0);
+        for (name, value) in
+            [("nope", Some("1")), ("retention.ms", Some("x")), ("retention.ms", None), ("cleanup.policy", Some("compact"))]
+        {
+            assert_eq!(code(with(&[(name, value)])), 40, "{name} {value:?}");
+        }
+    }
+
+    #[test]
+    fn the_number_of_partitions_of_a_request_cannot_overflow() {
+        let topics = vec![topic(i32::MAX, 1), topic(-1, 1), topic(i32::MIN, 1), topic(5, 1)];
+        assert_eq!(partitions_in_all(&topics, &settings()), i32::MAX as usize + 6);
+    }
+
+    #[test]
+    fn names_collide_only_in_dots_and_underscores() {
+        let collisions = Collisions { folded: HashMap::from([("a_b".to_owned(), Arc::from("a.b"))]) };
+        assert!(collisions.check("a_b").is_err());
+        for name in ["a.b", "a-b", "ab", "a.c"] {
+            assert_eq!(collisions.check(name), Ok(()), "{name}");
+        }
+    }
+}

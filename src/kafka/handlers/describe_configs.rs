@@ -1,0 +1,141 @@
+//! DescribeConfigs (key 32): the settings of topics and brokers, with where each value comes from.
+
+use std::collections::HashSet;
+
+use kafka_protocol::error::ResponseError;
+use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use kafka_protocol::messages::describe_configs_response::{
+    DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym,
+};
+use kafka_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
+
+use crate::base::NodeId;
+use crate::broker::settings::{self, ConfigRow, SynonymRow};
+use crate::kafka::{ConnectionContext, Reply, Request};
+use crate::metadata::ConfigResource;
+use crate::security::{Operation, Resource};
+
+use super::administer::{Refusal, check_topic_name};
+use super::{Handlers, text};
+
+/// Kafka's numbers of the kinds of resources that have settings.
+pub(super) const TOPIC: i8 = 2;
+pub(super) const BROKER: i8 = 4;
+const BROKER_LOGGER: i8 = 8;
+const CLIENT_METRICS: i8 = 16;
+const GROUP: i8 = 32;
+
+/// What of each setting is wanted.
+#[derive(Clone, Copy)]
+struct Wanted {
+    synonyms: bool,
+    documentation: bool,
+}
+
+impl Handlers {
+    pub(super) fn describe_configs(&self, request: Request, body: DescribeConfigsRequest) -> Reply {
+        let mut response = DescribeConfigsResponse::default();
+        let wanted = Wanted { synonyms: body.include_synonyms, documentation: body.include_documentation };
+        for asked in body.resources {
+            let mut answer = DescribeConfigsResult::default();
+            match self.describe_resource(&request.context, &asked) {
+                Ok(rows) => answer.configs = rows.into_iter().map(|row| shown(row, wanted)).collect(),
+                Err(refusal) => (answer.error_code, answer.error_message) = (refusal.code(), refusal.text()),
+            }
+            self.count(&request, answer.error_code);
+            answer.resource_type = asked.resource_type;
+            answer.resource_name = asked.resource_name;
+            response.results.push(answer);
+        }
+        Reply::encode(request.to, &response)
+    }
+
+    fn describe_resource(
+        &self,
+        context: &ConnectionContext,
+        asked: &DescribeConfigsResource,
+    ) -> Result<Vec<ConfigRow>, Refusal> {
+        let name = &asked.resource_name;
+        // An empty list means all, as null does.
+        let keys = asked.configuration_keys.as_deref().filter(|keys| !keys.is_empty());
+        let keys: Option<HashSet<&str>> = keys.map(|keys| keys.iter().map(|key| &**key).collect());
+        let wanted = |key: &str| keys.as_ref().is_none_or(|keys| keys.contains(key));
+        match asked.resource_type {
+            TOPIC => {
+                let _permit = self.permit(context, Operation::DescribeConfigs, Resource::topic(name))?;
+                check_topic_name(name)?;
+                let topic = self.broker.topic(name).ok_or(ResponseError::UnknownTopicOrPartition)?;
+                Ok(self.broker.with_layers(|layers| settings::describe_topic(&topic.configs, layers, wanted)))
+            }
+            BROKER => {
+                let _permit = self.permit(context, Operation::DescribeConfigs, Resource::CLUSTER)?;
+                match broker_resource(name, self.broker.node)? {
+                    ConfigResource::Broker(_) => {
+                        Ok(self.broker.with_layers(|layers| settings::describe_broker(layers, wanted)))
+                    }
+                    other => Ok(settings::describe_cluster(&self.broker.overrides(&other), wanted)),
+                }
+            }
+            other => Err(no_such_kind(other)),
+        }
+    }
+}
+
+/// The resource that a broker's name means: the number of this one, or nothing for the defaults of all.
+pub(super) fn broker_resource(name: &str, node: NodeId) -> Result<ConfigResource, Refusal> {
+    if name.is_empty() {
+        return Ok(ConfigResource::Cluster);
+    }
+    match name.parse::<i32>() {
+        Ok(id) if id == node.0 => Ok(ConfigResource::Broker(node)),
+        Ok(_) => Err(Refusal::invalid(format!(
+            "Unexpected broker id, expected {node} or empty string, but received {name}"
+        ))),
+        Err(_) => Err(Refusal::invalid(format!("Broker id must be an integer, but it is: {name}"))),
+    }
+}
+
+/// Refuses a kind of resource that has no settings here.
+pub(super) fn no_such_kind(kind: i8) -> Refusal {
+    Refusal::invalid(match kind {
+        BROKER_LOGGER => "Log levels are set in the configuration file, not for single loggers.".to_owned(),
+        CLIENT_METRICS => "Client metrics are not available in this release.".to_owned(),
+        GROUP => "Groups are not available in this release.".to_owned(),
+        other => format!("Unknown resource type {other}"),
+    })
+}
+
+fn shown(row: ConfigRow, wanted: Wanted) -> DescribeConfigsResourceResult {
+    let synonyms = if wanted.synonyms { row.synonyms } else { Vec::new() };
+    DescribeConfigsResourceResult::default()
+        .with_name(text(row.name))
+        .with_value(row.value.map(text))
+        .with_read_only(row.read_only)
+        .with_config_source(row.source as i8)
+        .with_is_sensitive(row.sensitive)
+        .with_synonyms(synonyms.into_iter().map(synonym).collect())
+        .with_config_type(row.wire_type)
+        .with_documentation(row.documentation.filter(|_| wanted.documentation).map(text))
+}
+
+fn synonym(row: SynonymRow) -> DescribeConfigsSynonym {
+    DescribeConfigsSynonym::default()
+        .with_name(text(row.name))
+        .with_value(row.value.map(text))
+        .with_source(row.source as i8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broker_is_named_by_its_number_and_all_by_nothing() {
+        let node = NodeId(1);
+        assert_eq!(broker_resource("1", node), Ok(ConfigResource::Broker(node)));
+        assert_eq!(broker_resource("", node), Ok(ConfigResource::Cluster));
+        for wrong in ["2", "x", "-1", "1x", "99999999999"] {
+            assert_eq!(broker_resource(wrong, node).unwrap_err().code(), 42, "{wrong}");
+        }
+    }
+}

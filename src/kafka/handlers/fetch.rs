@@ -1,0 +1,321 @@
+//! Fetch (key 1): waits until enough is there, then answers whole batches without copying them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kafka_protocol::error::ResponseError;
+use kafka_protocol::messages::FetchRequest;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::base::{LeaderEpoch, NodeId, Offset, TopicId, limits};
+use crate::broker::{Broker, FetchError};
+use crate::kafka::encode::fetch::{self, FetchResponse, FetchedPartition, FetchedTopic, NodeEndpoint};
+use crate::kafka::{Outcome, Reply, Request, WireMetrics};
+use crate::metadata::Endpoint;
+use crate::partition::Partition;
+use crate::security::{Operation, Permit, Resource};
+
+use super::fetch_session::{Asked, Key, Partitions, Scope, Wanted};
+use super::offset_for_leader_epoch::check_epoch;
+use super::{Handlers, errors, text};
+
+/// Version from which topics are named by id (KIP-516).
+const TOPIC_IDS_SINCE: i16 = 13;
+
+/// A partition that a fetch reads.
+struct Target {
+    key: Key,
+    wanted: Wanted,
+    found: Result<(Permit, Arc<Partition>), ResponseError>,
+}
+
+/// The bounds of one fetch.
+#[derive(Clone, Copy)]
+struct Bounds {
+    min_bytes: usize,
+    max_bytes: usize,
+    deadline: Instant,
+    read_committed: bool,
+}
+
+impl Handlers {
+    pub(super) fn fetch(&self, request: Request, body: FetchRequest) -> Reply {
+        let version = request.to.version;
+        let settings = self.broker.broker_settings();
+        let (named, forgotten) = named(&body, version);
+        let asked = Asked {
+            id: body.session_id,
+            epoch: if version >= 7 { body.session_epoch } else { -1 },
+            uses_ids: version >= TOPIC_IDS_SINCE,
+            slots: settings.fetch_sessions_max,
+        };
+        let random = || {
+            let mut bytes = [0; 4];
+            self.broker.entropy().fill(&mut bytes);
+            i32::from_be_bytes(bytes) & i32::MAX
+        };
+        let scope = match self.sessions.resolve(asked, named, &forgotten, random) {
+            Ok(scope) => scope,
+            Err(error) => {
+                self.metrics.count_error(request.to.api, error.code());
+                let refused = FetchResponse { error_code: error.code(), ..FetchResponse::default() };
+                return Reply::Now(fetch::response(request.to, &refused).into());
+            }
+        };
+        let bounds = Bounds {
+            min_bytes: usize::try_from(body.min_bytes).unwrap_or(0),
+            max_bytes: usize::try_from(body.max_bytes)
+                .unwrap_or(0)
+                .min(settings.fetch_bytes_max)
+                .min(limits::FETCH_BYTES_MAX),
+            deadline: Instant::now() + Duration::from_millis(u64::try_from(body.max_wait_ms).unwrap_or(0)),
+            read_committed: body.isolation_level == 1,
+        };
+        let targets = self.targets(&request, scope.partitions.clone());
+        let work = Work {
+            broker: self.broker.clone(),
+            metrics: self.metrics.clone(),
+            endpoint: self.endpoint(&request.context),
+            sessions: self.sessions.clone(),
+            request,
+            scope,
+            bounds,
+        };
+        Reply::later(work.run(targets))
+    }
+
+    fn targets(&self, request: &Request, partitions: Partitions) -> Vec<Target> {
+        partitions
+            .into_iter()
+            .map(|(key, wanted)| {
+                let found = self.target(request, &key);
+                Target { key, wanted, found }
+            })
+            .collect()
+    }
+
+    fn target(&self, request: &Request, key: &Key) -> Result<(Permit, Arc<Partition>), ResponseError> {
+        let topic = match request.to.version >= TOPIC_IDS_SINCE && key.id.is_zero() {
+            true => Err(ResponseError::UnknownTopicId),
+            false => self.find_topic(&key.name, key.id),
+        }?;
+        let permit = self
+            .permit(&request.context, Operation::Read, Resource::topic(&topic.name))
+            .map_err(|denied| errors::denied(&denied))?;
+        Ok((permit, self.find_partition(&topic, key.index)?))
+    }
+}
+
+/// The partitions that a request names, and those that it takes out of its session.
+fn named(body: &FetchRequest, version: i16) -> (Partitions, Vec<Key>) {
+    let by_id = version >= TOPIC_IDS_SINCE;
+    let key = |name: &kafka_protocol::messages::TopicName, id: &uuid::Uuid, index| Key {
+        name: if by_id { Default::default() } else { name.0.clone() },
+        id: if by_id { TopicId(*id.as_bytes()) } else { TopicId::default() },
+        index,
+    };
+    let mut named = Partitions::new();
+    for topic in &body.topics {
+        for p in &topic.partitions {
+            let wanted = Wanted {
+                offset: Offset(p.fetch_offset),
+                max_bytes: p.partition_max_bytes,
+                current_leader_epoch: p.current_leader_epoch,
+                last_fetched_epoch: p.last_fetched_epoch,
+                told: None,
+            };
+            named.insert(key(&topic.topic, &topic.topic_id, p.partition), wanted);
+        }
+    }
+    let forgotten = body
+        .forgotten_topics_data
+        .iter()
+        .flat_map(|t| t.partitions.iter().map(|index| key(&t.topic, &t.topic_id, *index)))
+        .collect();
+    (named, forgotten)
+}
+
+/// One fetch in its second phase.
+struct Work {
+    broker: Arc<Broker>,
+    metrics: Arc<WireMetrics>,
+    endpoint: Option<Endpoint>,
+    sessions: Arc<super::Sessions>,
+    request: Request,
+    scope: Scope,
+    bounds: Bounds,
+}
+
+/// Takes a waiter back from its partitions however the fetch ends.
+struct Waiting<'a> {
+    notify: Arc<Notify>,
+    targets: &'a [Target],
+}
+
+impl Waiting<'_> {
+    fn register(&self) {
+        for target in self.targets {
+            if let Ok((_, partition)) = &target.found {
+                partition.wait(&self.notify);
+            }
+        }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        for target in self.targets {
+            if let Ok((_, partition)) = &target.found {
+                partition.stop_waiting(&self.notify);
+            }
+        }
+    }
+}
+
+impl Work {
+    async fn run(self, targets: Vec<Target>) -> Outcome {
+        let read = self.read_until_enough(&targets).await;
+        let mut response = FetchResponse { session_id: self.scope.session, ..FetchResponse::default() };
+        let mut told = Vec::new();
+        for (target, partition) in targets.iter().zip(read) {
+            let positions = (partition.high_watermark, partition.log_start_offset);
+            let news = !partition.batches.is_empty()
+                || partition.error_code != 0
+                || partition.diverging_epoch.is_some()
+                || target.wanted.told != Some(positions);
+            if partition.error_code != 0 {
+                self.metrics.count_error(self.request.to.api, partition.error_code);
+            }
+            told.push((target.key.clone(), positions, !partition.batches.is_empty()));
+            if news || !self.scope.incremental {
+                add(&mut response, &target.key, partition);
+            }
+        }
+        if self.scope.session != 0 {
+            self.sessions.answered(self.scope.session, told);
+        }
+        self.name_leaders(&mut response);
+        fetch::response(self.request.to, &response).into()
+    }
+
+    async fn read_until_enough(&self, targets: &[Target]) -> Vec<FetchedPartition> {
+        let first = self.read_all(targets).await;
+        if self.is_enough(&first) || Instant::now() >= self.bounds.deadline {
+            return first;
+        }
+        drop(first);
+        let waiting = Waiting { notify: Arc::new(Notify::new()), targets };
+        loop {
+            // Registered before the look, so that a move in between is not missed.
+            waiting.register();
+            let read = self.read_all(targets).await;
+            if self.is_enough(&read) {
+                return read;
+            }
+            drop(read);
+            if tokio::time::timeout_at(self.bounds.deadline, waiting.notify.notified()).await.is_err() {
+                return self.read_all(targets).await;
+            }
+        }
+    }
+
+    /// Enough bytes, or an error that a client has to know of at once. An unknown partition is no such error: a real
+    /// broker waits on.
+    fn is_enough(&self, read: &[FetchedPartition]) -> bool {
+        let bytes: usize = read.iter().map(FetchedPartition::records_bytes).sum();
+        let unknown = [ResponseError::UnknownTopicOrPartition.code(), 0];
+        bytes >= self.bounds.min_bytes
+            || read.iter().any(|p| !unknown.contains(&p.error_code) || p.diverging_epoch.is_some())
+    }
+
+    async fn read_all(&self, targets: &[Target]) -> Vec<FetchedPartition> {
+        let mut left = self.bounds.max_bytes;
+        let mut nothing_yet = true;
+        let mut all = Vec::with_capacity(targets.len());
+        for target in targets {
+            let partition = match &target.found {
+                Err(error) => FetchedPartition { error_code: error.code(), ..FetchedPartition::default() },
+                Ok((permit, partition)) => {
+                    let max = usize::try_from(target.wanted.max_bytes).unwrap_or(0).min(left);
+                    self.read_one(permit, partition, &target.wanted, max, nothing_yet).await
+                }
+            };
+            let bytes = partition.records_bytes();
+            nothing_yet &= bytes == 0;
+            left = left.saturating_sub(bytes);
+            all.push(FetchedPartition { index: target.key.index, ..partition });
+        }
+        all
+    }
+
+    async fn read_one(
+        &self,
+        permit: &Permit,
+        partition: &Partition,
+        wanted: &Wanted,
+        max_bytes: usize,
+        at_least_one: bool,
+    ) -> FetchedPartition {
+        if let Err(error) = check_epoch(partition, wanted.current_leader_epoch, |given| given < 0) {
+            let leader = Some((self.broker.node, partition.positions().leader_epoch));
+            return FetchedPartition { error_code: error.code(), current_leader: leader, ..FetchedPartition::default() };
+        }
+        let diverging = (wanted.last_fetched_epoch >= 0)
+            .then(|| diverging(partition, LeaderEpoch(wanted.last_fetched_epoch), wanted.offset))
+            .flatten();
+        let max_bytes = if diverging.is_some() { 0 } else { max_bytes };
+        let read = self.broker.read(permit, partition, wanted.offset, max_bytes, at_least_one && diverging.is_none());
+        match read.await {
+            Ok(read) => FetchedPartition {
+                high_watermark: read.positions.high_watermark,
+                last_stable_offset: read.positions.high_watermark,
+                log_start_offset: read.positions.log_start,
+                aborted_transactions: self.bounds.read_committed.then(Vec::new),
+                batches: read.batches,
+                diverging_epoch: diverging,
+                ..FetchedPartition::default()
+            },
+            Err(error) => self.refused(partition, &error),
+        }
+    }
+
+    fn refused(&self, partition: &Partition, error: &FetchError) -> FetchedPartition {
+        let code = errors::fetch(error);
+        if code == ResponseError::KafkaStorageError {
+            tracing::warn!(partition = %partition.id, %error, "a fetch failed");
+        }
+        let moved = code == ResponseError::NotLeaderOrFollower;
+        let leader: Option<(NodeId, LeaderEpoch)> = moved.then_some((self.broker.node, LeaderEpoch(-1)));
+        FetchedPartition { error_code: code.code(), current_leader: leader, ..FetchedPartition::default() }
+    }
+
+    fn name_leaders(&self, response: &mut FetchResponse) {
+        let named = response.topics.iter().flat_map(|t| &t.partitions).any(|p| p.current_leader.is_some());
+        if let (true, Some(endpoint)) = (named, &self.endpoint) {
+            response.node_endpoints.push(NodeEndpoint {
+                node: self.broker.node,
+                host: text(endpoint.host.clone()),
+                port: endpoint.port as i32,
+                rack: None,
+            });
+        }
+    }
+}
+
+/// Where the log of a reader that holds `epoch` up to `offset` parts from ours (KIP-595).
+fn diverging(partition: &Partition, epoch: LeaderEpoch, offset: Offset) -> Option<(LeaderEpoch, Offset)> {
+    let (known, end) = partition.epoch_end(epoch)?;
+    (known < epoch || end < offset).then_some((known, end))
+}
+
+fn add(response: &mut FetchResponse, key: &Key, partition: FetchedPartition) {
+    match response.topics.last_mut() {
+        Some(topic) if topic.name == key.name && topic.id == key.id => topic.partitions.push(partition),
+        _ => response.topics.push(FetchedTopic {
+            name: key.name.clone(),
+            id: key.id,
+            partitions: vec![partition],
+        }),
+    }
+}

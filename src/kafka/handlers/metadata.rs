@@ -1,0 +1,183 @@
+//! Metadata (key 3): brokers and topics, and the creation of topics that clients merely name.
+
+use std::sync::Arc;
+
+use kafka_protocol::error::ResponseError;
+use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use kafka_protocol::messages::metadata_response::{
+    MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+};
+use kafka_protocol::messages::{MetadataRequest, MetadataResponse};
+use kafka_protocol::protocol::StrBytes;
+
+use crate::base::TopicId;
+use crate::broker::NewTopic;
+use crate::kafka::{ConnectionContext, Reply, Request};
+use crate::metadata::Topic;
+use crate::security::{Operation, Permit, Resource};
+
+use super::{Handlers, errors, text};
+
+/// What "no authorized operations were asked for" looks like.
+pub(super) const OPERATIONS_OMITTED: i32 = i32::MIN;
+
+impl Handlers {
+    pub(super) async fn metadata(&self, request: Request, body: MetadataRequest) -> Reply {
+        let version = request.to.version;
+        let mut response = MetadataResponse::default();
+        response.brokers = self.brokers(&request.context);
+        response.cluster_id = Some(text(self.broker.image().cluster.to_string()));
+        // Any live broker takes the administrative requests; with one node it is this one.
+        response.controller_id = self.broker.node.0.into();
+        response.cluster_authorized_operations =
+            match body.include_cluster_authorized_operations && (8..=10).contains(&version) {
+                true => self.authorizer.authorized_operations(&request.context.principal, Resource::CLUSTER),
+                false => OPERATIONS_OMITTED,
+            };
+        let with_operations = body.include_topic_authorized_operations;
+        response.topics = match body.topics {
+            // Before version 1 an empty list means all topics; since then only null does.
+            Some(named) if !(named.is_empty() && version == 0) => {
+                self.named_topics(&request, named, body.allow_auto_topic_creation || version < 4).await
+            }
+            _ => self.all_topics(&request.context),
+        };
+        for topic in &mut response.topics {
+            topic.topic_authorized_operations = match (&topic.name, with_operations) {
+                (Some(name), true) if topic.error_code == 0 => {
+                    self.authorizer.authorized_operations(&request.context.principal, Resource::topic(name))
+                }
+                _ => OPERATIONS_OMITTED,
+            };
+        }
+        Reply::encode(request.to, &response)
+    }
+
+    fn brokers(&self, context: &ConnectionContext) -> Vec<MetadataResponseBroker> {
+        let endpoint = self.endpoint(context).into_iter();
+        endpoint
+            .map(|endpoint| {
+                let mut broker = MetadataResponseBroker::default();
+                broker.node_id = self.broker.node.0.into();
+                broker.host = text(endpoint.host);
+                broker.port = endpoint.port as i32;
+                broker
+            })
+            .collect()
+    }
+
+    fn all_topics(&self, context: &ConnectionContext) -> Vec<MetadataResponseTopic> {
+        let image = self.broker.image();
+        // Topics that may not be described are left out without a word.
+        let visible = image.names.iter().filter_map(|(_, id)| image.topics.get(id));
+        visible
+            .filter(|topic| self.permit(context, Operation::Describe, Resource::topic(&topic.name)).is_ok())
+            .map(|topic| described(topic))
+            .collect()
+    }
+
+    async fn named_topics(
+        &self,
+        request: &Request,
+        named: Vec<MetadataRequestTopic>,
+        may_create: bool,
+    ) -> Vec<MetadataResponseTopic> {
+        let mut answers = Vec::with_capacity(named.len());
+        for asked in named {
+            let id = TopicId(*asked.topic_id.as_bytes());
+            answers.push(match &asked.name {
+                Some(name) if id.is_zero() => self.named_topic(request, &name.0, may_create).await,
+                None if !id.is_zero() && request.to.version >= 12 => self.topic_by_id(&request.context, id),
+                name => failed(name.clone().map(|n| n.0), id, ResponseError::InvalidRequest),
+            });
+        }
+        answers
+    }
+
+    fn topic_by_id(&self, context: &ConnectionContext, id: TopicId) -> MetadataResponseTopic {
+        let Some(topic) = self.broker.image().topics.get(&id).cloned() else {
+            return failed(None, id, ResponseError::UnknownTopicId);
+        };
+        match self.permit(context, Operation::Describe, Resource::topic(&topic.name)) {
+            Ok(_) => described(&topic),
+            Err(denied) => failed(None, id, errors::denied(&denied)),
+        }
+    }
+
+    async fn named_topic(&self, request: &Request, name: &StrBytes, may_create: bool) -> MetadataResponseTopic {
+        let context = &request.context;
+        // The same answer whether the topic exists or not, so that names cannot be probed.
+        if let Err(denied) = self.permit(context, Operation::Describe, Resource::topic(name)) {
+            return failed(Some(name.clone()), TopicId::default(), errors::denied(&denied));
+        }
+        if let Some(topic) = self.broker.topic(name) {
+            return described(&topic);
+        }
+        let settings = self.broker.broker_settings();
+        if !(may_create && settings.auto_create_topics) {
+            let error = match is_topic_name(name) {
+                true => ResponseError::UnknownTopicOrPartition,
+                false => ResponseError::InvalidTopicException,
+            };
+            return failed(Some(name.clone()), TopicId::default(), error);
+        }
+        match self.permit(context, Operation::Create, Resource::topic(name)) {
+            Err(denied) => failed(Some(name.clone()), TopicId::default(), errors::denied(&denied)),
+            Ok(permit) => failed(Some(name.clone()), TopicId::default(), self.auto_create(&permit, name).await),
+        }
+    }
+
+    /// Makes the topic. The answer is still "unknown": clients ask again, as they do of a real broker.
+    async fn auto_create(&self, permit: &Permit, name: &str) -> ResponseError {
+        if !is_topic_name(name) {
+            return ResponseError::InvalidTopicException;
+        }
+        let settings = self.broker.broker_settings();
+        let topic = NewTopic {
+            name: name.to_owned(),
+            partitions: usize::try_from(settings.num_partitions).unwrap_or(1),
+            replication_factor: 1,
+            configs: Vec::new(),
+        };
+        if let Err(error) = self.broker.create_topic(permit, topic).await {
+            tracing::info!(topic = name, %error, "a topic named by a client was not created");
+        }
+        ResponseError::UnknownTopicOrPartition
+    }
+}
+
+/// Whether a topic may have this name.
+pub(super) fn is_topic_name(name: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    !name.is_empty() && name.len() <= 249 && name != "." && name != ".." && name.chars().all(allowed)
+}
+
+fn failed(name: Option<StrBytes>, id: TopicId, error: ResponseError) -> MetadataResponseTopic {
+    let mut topic = MetadataResponseTopic::default();
+    topic.name = name.map(kafka_protocol::messages::TopicName);
+    topic.topic_id = uuid::Uuid::from_bytes(id.0);
+    topic.error_code = error.code();
+    topic
+}
+
+fn described(topic: &Arc<Topic>) -> MetadataResponseTopic {
+    let mut answer = MetadataResponseTopic::default();
+    answer.name = Some(kafka_protocol::messages::TopicName(text(&*topic.name)));
+    answer.topic_id = uuid::Uuid::from_bytes(topic.id.0);
+    answer.partitions = topic
+        .partitions
+        .iter()
+        .enumerate()
+        .map(|(index, partition)| {
+            let mut answer = MetadataResponsePartition::default();
+            answer.partition_index = index as i32;
+            answer.leader_id = partition.leader.0.into();
+            answer.leader_epoch = partition.leader_epoch.0;
+            // The replicas shown are the leader's ledger set.
+            answer.replica_nodes = vec![partition.leader.0.into()];
+            answer.isr_nodes = vec![partition.leader.0.into()];
+            answer
+        })
+        .collect();
+    answer
+}

@@ -1,0 +1,239 @@
+//! Accepts connections within limits and hands each to its own task.
+//!
+//! A connection over a limit is accepted and closed, as Kafka does: left in the backlog it would look like a broker
+//! that hangs. Handshakes run in the connection's task, so a slow one never holds up the next accept. Running out of
+//! file descriptors pauses the accept loop; it neither spins nor ends.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::connection::{Peer, Wire, serve};
+use crate::env::Clock;
+use crate::security::{Principal, ServerTls};
+
+/// Connections that the kernel completes while the accept loop is busy.
+const BACKLOG: i32 = 1024;
+/// Pause after an accept that failed for want of descriptors or memory.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+/// How much longer than a connection's own drain the listener waits before it aborts what is left.
+const ABORT_AFTER: Duration = Duration::from_secs(2);
+/// TCP probes a silent peer after so long, so that a vanished machine does not hold its connection until it is idle.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// Opens a listening socket. Port 0 lets the system choose. The address may be bound again at once after a restart.
+pub fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&addr.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// What stands between TCP and Kafka.
+pub enum Security {
+    /// Nothing: everyone is anonymous.
+    Plaintext,
+    /// Mutual TLS.
+    Tls { tls: Arc<ServerTls>, clock: Arc<dyn Clock> },
+}
+
+/// Limits on connections, shared by all listeners of the process.
+#[derive(Debug)]
+pub struct Admission {
+    /// `max.connections`.
+    connections_max: usize,
+    /// `max.connections.per.ip`.
+    per_address_max: usize,
+    open: Mutex<Open>,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    total: usize,
+    by_address: HashMap<IpAddr, usize>,
+}
+
+/// One admitted connection; dropping it makes room for another.
+#[derive(Debug)]
+pub struct Admitted {
+    admission: Arc<Admission>,
+    address: IpAddr,
+}
+
+impl Admission {
+    pub fn new(connections_max: usize, per_address_max: usize) -> Arc<Admission> {
+        Arc::new(Admission { connections_max, per_address_max, open: Mutex::default() })
+    }
+
+    /// `None` if a limit is reached.
+    pub fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Admitted> {
+        // A client may come as IPv4 or as IPv4 in IPv6; it is one client.
+        let address = address.to_canonical();
+        let mut open = self.lock();
+        if open.total >= self.connections_max || open.by_address.get(&address).copied() >= Some(self.per_address_max) {
+            return None;
+        }
+        open.total += 1;
+        *open.by_address.entry(address).or_default() += 1;
+        Some(Admitted { admission: Arc::clone(self), address })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        let mut open = self.admission.lock();
+        open.total -= 1;
+        if let Some(count) = open.by_address.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                open.by_address.remove(&self.address);
+            }
+        }
+    }
+}
+
+/// A listening socket and what its connections get.
+pub struct Listener {
+    pub name: Arc<str>,
+    pub socket: TcpListener,
+    pub security: Arc<Security>,
+    pub admission: Arc<Admission>,
+    pub handshake_timeout: Duration,
+    pub wire: Arc<Wire>,
+}
+
+impl Listener {
+    /// Accepts until `stop` turns true or its sender is gone, then waits until the connections have drained.
+    pub async fn run(self, mut stop: watch::Receiver<bool>) {
+        let mut connections = JoinSet::new();
+        let passed_on = stop.clone();
+        loop {
+            tokio::select! {
+                accepted = self.socket.accept() => match accepted {
+                    Ok((stream, addr)) => self.start(&mut connections, stream, addr, &passed_on),
+                    Err(e) => pause_after(&self.name, &e).await,
+                },
+                // A connection that panicked is over like any other; its panic was reported when it happened.
+                Some(_) = connections.join_next(), if !connections.is_empty() => {}
+                () = stopped(&mut stop) => break,
+            }
+        }
+        drop(self.socket);
+        let drained = async { while connections.join_next().await.is_some() {} };
+        if timeout(self.wire.options.drain_timeout + ABORT_AFTER, drained).await.is_err() {
+            tracing::warn!(listener = %self.name, "connections did not drain in time and are cut");
+        }
+    }
+
+    fn start(&self, connections: &mut JoinSet<()>, stream: TcpStream, addr: SocketAddr, stop: &watch::Receiver<bool>) {
+        let metrics = &self.wire.metrics;
+        metrics.accepted.fetch_add(1, Relaxed);
+        let Some(admitted) = self.admission.admit(addr.ip()) else {
+            metrics.rejected.fetch_add(1, Relaxed);
+            tracing::debug!(listener = %self.name, peer = %addr, "connection closed: too many are open");
+            return;
+        };
+        let task = ConnectionTask {
+            name: Arc::clone(&self.name),
+            security: Arc::clone(&self.security),
+            handshake_timeout: self.handshake_timeout,
+            wire: Arc::clone(&self.wire),
+            addr,
+            stop: stop.clone(),
+        };
+        connections.spawn(async move {
+            task.run(stream).await;
+            drop(admitted);
+        });
+    }
+}
+
+/// Waits for the signal to stop, or for the end of whoever could give it.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+/// Waits where trying again at once would only fail again.
+pub(super) async fn pause_after(listener: &str, error: &io::Error) {
+    // A peer that gave up while it waited in the backlog says nothing about the next one.
+    let gone = [io::ErrorKind::ConnectionAborted, io::ErrorKind::ConnectionReset, io::ErrorKind::Interrupted];
+    if gone.contains(&error.kind()) {
+        return;
+    }
+    tracing::warn!(%listener, %error, "no connection can be accepted for the moment");
+    sleep(EXHAUSTED_PAUSE).await;
+}
+
+struct ConnectionTask {
+    name: Arc<str>,
+    security: Arc<Security>,
+    handshake_timeout: Duration,
+    wire: Arc<Wire>,
+    addr: SocketAddr,
+    stop: watch::Receiver<bool>,
+}
+
+impl ConnectionTask {
+    async fn run(self, stream: TcpStream) {
+        tune(&stream);
+        match &*self.security {
+            Security::Plaintext => {
+                let peer = self.peer(Principal::anonymous(), None);
+                serve(self.wire, stream, peer, self.stop).await;
+            }
+            Security::Tls { tls, clock } => {
+                let mut stop = self.stop.clone();
+                let accepted = tokio::select! {
+                    accepted = tls.accept(stream, self.handshake_timeout) => accepted,
+                    () = stopped(&mut stop) => return,
+                };
+                match accepted {
+                    Ok((stream, identity)) => {
+                        let expires = instant_of(identity.not_after_ms, &**clock);
+                        let peer = self.peer(identity.principal, expires);
+                        serve(self.wire, stream, peer, self.stop).await;
+                    }
+                    Err(error) => {
+                        self.wire.metrics.handshakes_failed.fetch_add(1, Relaxed);
+                        tracing::debug!(listener = %self.name, peer = %self.addr, %error, "connection refused");
+                    }
+                }
+            }
+        }
+    }
+
+    fn peer(&self, principal: Principal, expires: Option<Instant>) -> Peer {
+        Peer { listener: Arc::clone(&self.name), addr: self.addr, principal, expires }
+    }
+}
+
+/// The moment at which the wall clock will show `unix_ms`; `None` if that is too far away to matter.
+fn instant_of(unix_ms: i64, clock: &dyn Clock) -> Option<Instant> {
+    let left_ms = u64::try_from(unix_ms.saturating_sub(clock.wall_ms())).unwrap_or(0);
+    Instant::now().checked_add(Duration::from_millis(left_ms))
+}
+
+/// Answers are written whole, so Nagle's algorithm would only delay them. A socket that refuses still works.
+fn tune(stream: &TcpStream) {
+    let tuned = stream
+        .set_nodelay(true)
+        .and_then(|()| SockRef::from(stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE)));
+    if let Err(error) = tuned {
+        tracing::debug!(%error, "socket options not set");
+    }
+}

@@ -1,0 +1,366 @@
+//! Random commands on images that random commands have made, and random bytes: nothing panics, a rejected command
+//! leaves no trace, and the invariants of the image and the index hold after every step.
+
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+
+use crate::base::{
+    BrokerEpoch, ClusterId, EntryId, LeaderEpoch, LedgerId, NodeId, ObjectId, Offset, PartitionId, TopicId,
+    WalIncarnation,
+};
+use crate::metadata::command::{Command, ConfigChange, ConfigResource, MergeInput, MergeOutput, Range, Replica};
+use crate::metadata::image::Image;
+use crate::metadata::index::{IndexOp, IndexView, MemoryIndex, ObjectEntry, ObjectState, RangeEntry};
+use crate::metadata::reject::Response;
+use crate::metadata::{apply, samples};
+
+/// Numbers that steer the choices; ever the same ones when they are used up.
+struct Choices<'a>(std::iter::Cycle<std::slice::Iter<'a, u64>>);
+
+impl Choices<'_> {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0.next().copied().unwrap_or(0) % limit.max(1)
+    }
+
+    fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+
+    fn of<T: Copy>(&mut self, items: &[T]) -> Option<T> {
+        items.get(self.below(items.len() as u64) as usize).copied()
+    }
+}
+
+/// Mostly commands that a correct broker would propose in this state, so that the state gets somewhere.
+fn next_command(image: &Image, index: &MemoryIndex, c: &mut Choices<'_>, now_ms: i64) -> Command {
+    let node = NodeId(c.below(2) as i32);
+    let epoch = match image.brokers.get(&node) {
+        Some(broker) if !c.one_in(16) => broker.epoch,
+        _ => BrokerEpoch(c.below(4) as i64),
+    };
+    let partitions: Vec<PartitionId> = all_partitions(image);
+    match c.below(24) {
+        0 => Command::InitCluster { cluster: ClusterId([1; 16]), generation: 1 },
+        1 | 2 => register(image, node, c, now_ms),
+        3 | 4 => open_ledger(image, node, epoch, c),
+        5 => {
+            let ledger = LedgerId(c.below(image.next_ledger + 1));
+            Command::SealLedger { ledger, end: EntryId(c.below(60)) }
+        }
+        6 => create_topic(c, now_ms),
+        7 => Command::DeleteTopic { id: TopicId([1 + c.below(6) as u8; 16]), now_ms },
+        8 => {
+            let id = TopicId([1 + c.below(6) as u8; 16]);
+            let count = image.topics.get(&id).map_or(0, |topic| topic.partitions.len() as i32);
+            Command::CreatePartitions { id, first_index: count - c.one_in(4) as i32, leaders: vec![node] }
+        }
+        9 => alter_configs(node, c),
+        10 => Command::AllocateProducerIds { node, epoch, count: c.below(5) as u32 },
+        11..=13 => Command::PrepareObjects { node, epoch, count: c.below(4) as u32, now_ms },
+        14..=18 => upload(image, index, (node, epoch), c, now_ms),
+        19 | 20 => merge(image, index, (node, epoch), c, now_ms),
+        21 => {
+            let id = ObjectId(c.below(image.next_object + 1));
+            match c.one_in(2) {
+                true => Command::AbortObjects { objects: vec![id], now_ms },
+                false => Command::SweepObjects { objects: vec![id] },
+            }
+        }
+        22 => {
+            let changes = c.of(&partitions).into_iter().map(|id| (id, Offset(c.below(80) as i64)));
+            Command::AdvanceLogStart { changes: changes.collect(), now_ms }
+        }
+        _ => Command::PurgeRanges { now_ms },
+    }
+}
+
+fn register(image: &Image, node: NodeId, c: &mut Choices<'_>, now_ms: i64) -> Command {
+    let known = image.brokers.get(&node);
+    let (incarnation, boot) = match known {
+        Some(broker) if !c.one_in(4) => (broker.incarnation, broker.boot + c.below(3)),
+        _ => (WalIncarnation([c.below(3) as u8; 16]), c.below(3)),
+    };
+    Command::RegisterBroker { node, incarnation, boot, endpoints: vec![], version: String::new(), now_ms }
+}
+
+fn open_ledger(image: &Image, node: NodeId, epoch: BrokerEpoch, c: &mut Choices<'_>) -> Command {
+    let incarnation = image.brokers.get(&node).map_or(WalIncarnation::default(), |broker| broker.incarnation);
+    let open = image.ledgers.iter().find(|(_, ledger)| ledger.node == node && ledger.end.is_none());
+    let close = open.filter(|_| !c.one_in(4)).map(|(id, ledger)| (*id, EntryId(ledger.uploaded.0 + c.below(4))));
+    Command::OpenLedger { node, epoch, replicas: vec![Replica { node, incarnation }], write_quorum: 1, close }
+}
+
+fn create_topic(c: &mut Choices<'_>, now_ms: i64) -> Command {
+    let names = ["a.b", "a_b", "c", "d", "", "..", "e/f"];
+    Command::CreateTopic {
+        id: TopicId([1 + c.below(6) as u8; 16]),
+        name: c.of(&names).unwrap_or_default().to_owned(),
+        partitions: vec![NodeId(c.below(2) as i32); c.below(4) as usize],
+        replication_factor: 1,
+        configs: vec![],
+        now_ms,
+    }
+}
+
+fn alter_configs(node: NodeId, c: &mut Choices<'_>) -> Command {
+    let resources = [ConfigResource::Topic("c".into()), ConfigResource::Broker(node), ConfigResource::Cluster];
+    let resource = resources[c.below(3) as usize].clone();
+    let value = (!c.one_in(3)).then(|| c.below(5).to_string());
+    Command::AlterConfigs { changes: vec![ConfigChange { resource, name: "retention.ms".into(), value }] }
+}
+
+fn upload(
+    image: &Image,
+    index: &MemoryIndex,
+    (node, epoch): (NodeId, BrokerEpoch),
+    c: &mut Choices<'_>,
+    now_ms: i64,
+) -> Command {
+    let ledgers: Vec<_> = image.ledgers.iter().filter(|(_, ledger)| ledger.node == node || c.one_in(8)).collect();
+    let ledger = c.of(&ledgers);
+    let from = ledger.map_or(EntryId(0), |(_, ledger)| ledger.uploaded);
+    let mut ranges = Vec::new();
+    for id in all_partitions(image) {
+        let Some(partition) = image.partition(id) else { continue };
+        let mut base = partition.uploaded_end.0 + c.one_in(64) as i64;
+        for _ in 0..c.below(3) {
+            let end = base + c.below(6) as i64 + !c.one_in(64) as i64;
+            let mut range = samples::range(id, base, end);
+            if partition.epochs.last().is_none_or(|last| last.0 < partition.leader_epoch) && c.one_in(2) {
+                range.epochs.push((LeaderEpoch(partition.leader_epoch.0 + c.one_in(32) as i32), range.base));
+            }
+            ranges.push(range);
+            base = end;
+        }
+    }
+    if c.one_in(6) {
+        ranges.push(samples::range(samples::partition(99, 0), 0, 4));
+    }
+    Command::CommitUpload {
+        node,
+        epoch,
+        object: prepared(index, epoch, c),
+        object_bytes: 10_000,
+        ledger: ledger.map_or(LedgerId(0), |(id, _)| *id),
+        from,
+        through: EntryId(from.0 + 1 + c.below(3)),
+        ranges,
+        now_ms,
+    }
+}
+
+fn merge(
+    image: &Image,
+    index: &MemoryIndex,
+    (node, epoch): (NodeId, BrokerEpoch),
+    c: &mut Choices<'_>,
+    now_ms: i64,
+) -> Command {
+    let mut inputs = Vec::new();
+    let mut ranges: Vec<Range> = Vec::new();
+    for id in all_partitions(image) {
+        for (base, entry) in index.ranges(id, Offset::ZERO, Offset(i64::MAX), 1 + c.below(3) as usize) {
+            inputs.push(MergeInput { partition: id, base, object: entry.object });
+            let end = entry.end.0 - c.one_in(40) as i64;
+            match ranges.last_mut() {
+                Some(last) if last.partition == id && last.end == base => last.end = Offset(end),
+                _ => ranges.push(samples::range(id, base.0, end)),
+            }
+        }
+    }
+    let outputs = vec![MergeOutput { object: prepared(index, epoch, c), bytes: 20_000, ranges }];
+    Command::CommitMerge { node, epoch, inputs, outputs, now_ms }
+}
+
+fn prepared(index: &MemoryIndex, owner: BrokerEpoch, c: &mut Choices<'_>) -> ObjectId {
+    let is_mine = |entry: &ObjectEntry| matches!(entry.state, ObjectState::Prepared { epoch, .. } if epoch == owner);
+    let mine: Vec<ObjectId> = index.objects.iter().filter(|(_, entry)| is_mine(entry)).map(|(id, _)| *id).collect();
+    match c.of(&mine) {
+        Some(id) if !c.one_in(16) => id,
+        _ => ObjectId(c.below(20)),
+    }
+}
+
+fn all_partitions(image: &Image) -> Vec<PartitionId> {
+    let of_topic = |(topic, count): (TopicId, usize)| (0..count as i32).map(move |index| PartitionId { topic, index });
+    image.topics.values().map(|topic| (topic.id, topic.partitions.len())).flat_map(of_topic).collect()
+}
+
+fn check_invariants(image: &Image, index: &MemoryIndex) {
+    assert_eq!(image.names.len(), image.topics.len());
+    for (id, topic) in image.topics.iter() {
+        assert_eq!(image.names.get(&topic.name), Some(id));
+    }
+    for id in all_partitions(image) {
+        let partition = image.partition(id).expect("it was listed");
+        let ranges = index.ranges(id, Offset(i64::MIN), Offset(i64::MAX), usize::MAX);
+        let bytes: u64 = ranges.iter().map(|(_, entry)| entry.bytes).sum();
+        assert_eq!(partition.object_bytes, bytes, "{id}");
+        assert!(ranges.windows(2).all(|pair| pair[0].1.end <= pair[1].0), "{id} overlaps: {ranges:?}");
+        assert!(ranges.last().is_none_or(|(_, entry)| entry.end == partition.uploaded_end), "{id} has no end");
+        let readable: Vec<_> = ranges.iter().filter(|(_, entry)| entry.end > partition.log_start).collect();
+        if partition.uploaded_end > partition.log_start {
+            let first = readable.first().map(|(base, _)| *base);
+            assert!(first.is_some_and(|base| base <= partition.log_start), "{id} lost its start: {ranges:?}");
+        }
+        assert!(readable.windows(2).all(|pair| pair[0].1.end == pair[1].0), "{id} has a gap: {ranges:?}");
+        assert!(partition.epochs.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 < pair[1].1), "{id}");
+        assert!(partition.epochs.last().is_none_or(|last| last.0 <= partition.leader_epoch), "{id}");
+    }
+    for (partition, _) in index.ranges.keys() {
+        let known = image.topics.contains_key(&partition.topic) || image.purge.contains_key(partition);
+        assert!(known, "ranges of {partition} were left behind");
+    }
+    for (id, object) in &index.objects {
+        let count = index.ranges.values().filter(|entry| entry.object == *id).count();
+        assert_eq!(object.live_ranges as usize, count, "{id:?} {object:?}");
+        assert_eq!(object.state == ObjectState::Live, count > 0, "{id:?} {object:?}");
+        assert!(id.0 < image.next_object);
+    }
+    assert!(index.ranges.values().all(|entry| index.objects.contains_key(&entry.object)));
+    for (id, ledger) in &image.ledgers {
+        assert!(id.0 < image.next_ledger && ledger.end.is_none_or(|end| ledger.uploaded <= end));
+    }
+}
+
+fn check_progress(before: &Image, after: &Image) {
+    assert!(after.next_broker_epoch >= before.next_broker_epoch && after.next_ledger >= before.next_ledger);
+    assert!(after.next_object >= before.next_object && after.next_producer >= before.next_producer);
+    for (node, broker) in &before.brokers {
+        assert!(after.brokers[node].epoch >= broker.epoch);
+    }
+    for (id, ledger) in &before.ledgers {
+        match after.ledgers.get(id) {
+            Some(now) => {
+                assert!(now.uploaded >= ledger.uploaded && (ledger.end.is_none() || now.end == ledger.end));
+                assert_eq!((now.node, now.epoch), (ledger.node, ledger.epoch));
+            }
+            None => assert!(!after.needs(*id, ledger.uploaded), "a forgotten ledger holds nothing"),
+        }
+    }
+    for id in all_partitions(before) {
+        let (Some(old), Some(new)) = (before.partition(id), after.partition(id)) else { continue };
+        if before.topics[&id.topic].created_ms != after.topics[&id.topic].created_ms {
+            continue;
+        }
+        assert!(new.log_start >= old.log_start && new.uploaded_end >= old.uploaded_end);
+        assert!(new.leader_epoch >= old.leader_epoch);
+    }
+}
+
+/// One step, checked; answers whether it was accepted.
+fn step(image: &mut Image, index: &mut MemoryIndex, command: &Command) -> bool {
+    assert_eq!(Command::decode(&command.encode()).as_ref(), Ok(command));
+    let before = image.clone();
+    let (response, ops) = apply(image, command, index);
+    let mut twin = before.clone();
+    assert_eq!(apply(&mut twin, command, index), (response.clone(), ops.clone()), "the same twice");
+    assert_eq!(&twin, image);
+    let rejected = matches!(response, Response::Rejected(_));
+    if rejected {
+        assert_eq!((ops.len(), image.applied), (0, before.applied + 1), "{response:?}");
+        assert_eq!(*image, Image { applied: image.applied, ..before.clone() }, "{response:?}");
+    }
+    index.apply(&ops);
+    check_progress(&before, image);
+    check_invariants(image, index);
+    !rejected
+}
+
+/// The first bytes of every life: a cluster, two brokers with a ledger each, and topics.
+fn started() -> (Image, MemoryIndex) {
+    let (mut image, mut index) = (Image::default(), MemoryIndex::default());
+    let numbers: Vec<u64> = vec![1];
+    let mut c = Choices(numbers.iter().cycle());
+    assert!(step(&mut image, &mut index, &Command::InitCluster { cluster: ClusterId([1; 16]), generation: 1 }));
+    for node in [NodeId(0), NodeId(1)] {
+        let command = register(&image, node, &mut c, 0);
+        assert!(step(&mut image, &mut index, &command));
+        let epoch = image.brokers[&node].epoch;
+        let command = open_ledger(&image, node, epoch, &mut c);
+        assert!(step(&mut image, &mut index, &command));
+    }
+    (image, index)
+}
+
+#[test]
+fn most_kinds_of_command_succeed_in_a_random_life() {
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let numbers = proptest::collection::vec(any::<u64>(), 60_000).new_tree(&mut runner).expect("a vector").current();
+    let mut c = Choices(numbers.iter().cycle());
+    let (mut image, mut index) = started();
+    let mut accepted = std::collections::BTreeMap::<Vec<u8>, u32>::new();
+    for now_ms in 1..2_000 {
+        let command = next_command(&image, &index, &mut c, now_ms);
+        if step(&mut image, &mut index, &command) {
+            *accepted.entry(command.encode()[2..4].to_vec()).or_default() += 1;
+        }
+    }
+    assert_eq!(accepted.len(), 16, "{accepted:?}");
+    assert!(accepted.values().all(|count| *count >= 3), "{accepted:?}");
+    assert_eq!(Image::decode(&image.encode()), Ok(image));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn invariants_hold_whatever_happens(numbers in proptest::collection::vec(any::<u64>(), 200..2_000)) {
+        let mut c = Choices(numbers.iter().cycle());
+        let (mut image, mut index) = started();
+        for now_ms in 1..150 {
+            let command = next_command(&image, &index, &mut c, now_ms);
+            step(&mut image, &mut index, &command);
+        }
+        prop_assert_eq!(Image::decode(&image.encode()), Ok(image));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// What was stored and then damaged is refused or is another value with exactly these bytes; applied to an image
+    /// that is damaged as well it may do anything but panic.
+    #[test]
+    fn damaged_bytes_are_refused_or_harmless(
+        which in any::<prop::sample::Index>(),
+        hits in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+        image_hits in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+    ) {
+        let damage = |bytes: &[u8], hits: &[(prop::sample::Index, u8)]| {
+            let mut bytes = bytes.to_vec();
+            for (at, value) in hits {
+                let at = at.index(bytes.len());
+                bytes[at] = *value;
+            }
+            bytes
+        };
+        let commands = samples::commands();
+        let bytes = damage(&commands[which.index(commands.len())].1.encode(), &hits);
+        let image_bytes = damage(&samples::image().encode(), &image_hits);
+        let image = Image::decode(&image_bytes);
+        if let Ok(image) = &image {
+            prop_assert_eq!(&image.encode()[..], &image_bytes[..]);
+        }
+        if let Ok(command) = Command::decode(&bytes) {
+            prop_assert_eq!(&command.encode()[..], &bytes[..]);
+            let mut index = MemoryIndex::default();
+            let put = |(id, (_, entry)): (u64, (_, ObjectEntry))| IndexOp::PutObject { id: ObjectId(id), entry };
+            index.apply(&(21..).zip(samples::object_entries()).map(put).collect::<Vec<_>>());
+            apply(&mut image.unwrap_or_else(|_| samples::image()), &command, &index);
+        }
+    }
+
+    #[test]
+    fn random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), kind in 0u8..20) {
+        let mut framed = vec![0, 1, 0, kind];
+        framed.extend_from_slice(&bytes);
+        for bytes in [&bytes, &framed] {
+            if let Ok(command) = Command::decode(bytes) {
+                apply(&mut samples::image(), &command, &MemoryIndex::default());
+            }
+            let _ = Image::decode(bytes);
+            let _ = (RangeEntry::decode(bytes), ObjectEntry::decode(bytes));
+        }
+    }
+}

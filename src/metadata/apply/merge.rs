@@ -1,0 +1,180 @@
+//! Merging: ranges of some objects are replaced by ranges of others, over the same offsets.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::base::limits::COMMAND_PARTITIONS_MAX;
+use crate::base::{BrokerEpoch, NodeId, Offset, PartitionId};
+use crate::metadata::bounds::COMMAND_OBJECTS_MAX;
+use crate::metadata::command::{MergeInput, MergeOutput};
+use crate::metadata::image::Image;
+use crate::metadata::index::RangeEntry;
+use crate::metadata::reject::{Reject, Response};
+
+use super::changes::Changes;
+use super::require_at_most;
+use super::upload::{add_bytes, check_range, finish};
+
+/// First offset and exclusive end.
+type Span = (Offset, Offset);
+
+pub fn commit(
+    image: &Image,
+    changes: &mut Changes<'_>,
+    owner: (NodeId, BrokerEpoch),
+    inputs: &[MergeInput],
+    outputs: &[MergeOutput],
+    now_ms: i64,
+) -> Result<Response, Reject> {
+    require_at_most("the number of ranges in one command", inputs.len(), COMMAND_PARTITIONS_MAX)?;
+    require_at_most("the number of objects in one command", outputs.len(), COMMAND_OBJECTS_MAX)?;
+    let written = outputs.iter().map(|output| output.ranges.len()).sum();
+    require_at_most("the number of ranges in one command", written, COMMAND_PARTITIONS_MAX)?;
+    let replaced = replaced_ranges(image, changes, inputs)?;
+    check_coverage(image, &replaced, outputs)?;
+    for (&(partition, base), entry) in &replaced {
+        changes.drop_range(partition, base, *entry, now_ms);
+        if let Some(partition) = changes.partition(image, partition) {
+            partition.object_bytes = partition.object_bytes.saturating_sub(entry.bytes);
+        }
+    }
+    for output in outputs {
+        let mut entry = changes.require_prepared(output.object, owner)?;
+        for range in &output.ranges {
+            // Without a partition the topic was deleted: coverage has refused every other reason.
+            let Some(partition) = changes.partition(image, range.partition) else { continue };
+            if range.end > partition.log_start {
+                add_bytes(partition, range)?;
+                changes.put_range(range.partition, range.base, range.entry(output.object));
+                entry.live_ranges = entry.live_ranges.saturating_add(1);
+            }
+        }
+        finish(&mut entry, output.bytes, now_ms);
+        changes.put_object(output.object, entry);
+    }
+    Ok(Response::Ok)
+}
+
+/// The inputs as the index has them. One that is not there any more was dropped or merged by someone else: the whole
+/// merge is out of date, except where its topic was deleted.
+fn replaced_ranges(
+    image: &Image,
+    changes: &Changes<'_>,
+    inputs: &[MergeInput],
+) -> Result<BTreeMap<(PartitionId, Offset), RangeEntry>, Reject> {
+    let mut replaced = BTreeMap::new();
+    for &MergeInput { partition, base, object } in inputs {
+        if !is_present(image, partition)? {
+            continue;
+        }
+        let entry = changes.before().range(partition, base).filter(|entry| entry.object == object);
+        let entry = entry.ok_or(Reject::InputGone { partition, base })?;
+        if replaced.insert((partition, base), entry).is_some() {
+            return Err(Reject::Invalid(format!("replacing range {base} of partition {partition} twice")));
+        }
+    }
+    Ok(replaced)
+}
+
+fn check_coverage(
+    image: &Image,
+    replaced: &BTreeMap<(PartitionId, Offset), RangeEntry>,
+    outputs: &[MergeOutput],
+) -> Result<(), Reject> {
+    let mut before: BTreeMap<PartitionId, Vec<Span>> = BTreeMap::new();
+    for (&(partition, base), entry) in replaced {
+        before.entry(partition).or_default().push((base, entry.end));
+    }
+    let mut after: BTreeMap<PartitionId, Vec<Span>> = BTreeMap::new();
+    for range in outputs.iter().flat_map(|output| &output.ranges) {
+        check_range(range)?;
+        if is_present(image, range.partition)? {
+            after.entry(range.partition).or_default().push((range.base, range.end));
+        }
+    }
+    let partitions: BTreeSet<PartitionId> = before.keys().chain(after.keys()).copied().collect();
+    for id in partitions {
+        let log_start = image.partition(id).map_or(Offset::ZERO, |partition| partition.log_start);
+        let inputs = before.remove(&id).unwrap_or_default();
+        let mut outputs = after.remove(&id).unwrap_or_default();
+        outputs.sort_unstable();
+        if !covers(&inputs, &outputs, log_start) {
+            return Err(Reject::Coverage { partition: id });
+        }
+    }
+    Ok(())
+}
+
+/// Whether the topic still exists; a partition that it never had is refused.
+fn is_present(image: &Image, partition: PartitionId) -> Result<bool, Reject> {
+    if !image.topics.contains_key(&partition.topic) {
+        return Ok(false);
+    }
+    image.partition(partition).map(|_| true).ok_or(Reject::UnknownPartition(partition))
+}
+
+/// Whether the outputs hold each offset of the inputs exactly once and no other; offsets below the log start may be
+/// missing. Both ascend; the inputs, being in the index, do not overlap.
+fn covers(inputs: &[Span], outputs: &[Span], log_start: Offset) -> bool {
+    let mut runs: Vec<Span> = Vec::new();
+    for &(base, end) in inputs {
+        match runs.last_mut() {
+            Some(run) if run.1 == base => run.1 = end,
+            _ => runs.push((base, end)),
+        }
+    }
+    let mut outputs = outputs.iter().copied().peekable();
+    for (base, end) in runs {
+        let mut at = base;
+        while let Some((from, to)) = outputs.next_if(|(from, _)| *from < end) {
+            let gap_is_readable = from > at && from > log_start;
+            if from < at || to > end || gap_is_readable {
+                return false;
+            }
+            at = to;
+        }
+        if at < end && end > log_start {
+            return false;
+        }
+    }
+    outputs.next().is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spans(pairs: &[(i64, i64)]) -> Vec<Span> {
+        pairs.iter().map(|&(base, end)| (Offset(base), Offset(end))).collect()
+    }
+
+    #[test]
+    fn outputs_cover_what_inputs_cover() {
+        type Pairs = &'static [(i64, i64)];
+        let table: &[(Pairs, Pairs, i64, bool)] = &[
+            (&[], &[], 0, true),
+            (&[(0, 5), (5, 9)], &[(0, 9)], 0, true),
+            (&[(0, 9)], &[(0, 5), (5, 9)], 0, true),
+            (&[(0, 5), (7, 9)], &[(0, 5), (7, 9)], 0, true),
+            // A hole between inputs may belong to another object.
+            (&[(0, 5), (7, 9)], &[(0, 9)], 0, false),
+            (&[(0, 5)], &[], 0, false),
+            (&[(0, 5)], &[], 5, true),
+            (&[(0, 5)], &[], 4, false),
+            (&[(0, 5), (5, 9)], &[(5, 9)], 5, true),
+            (&[(0, 5), (5, 9)], &[(6, 9)], 5, false),
+            (&[(0, 9)], &[(3, 9)], 4, true),
+            (&[(0, 9)], &[(5, 9)], 4, false),
+            (&[(0, 9)], &[(0, 8)], 4, false),
+            (&[(0, 9)], &[(0, 10)], 0, false),
+            (&[(2, 9)], &[(1, 9)], 5, false),
+            (&[(0, 9)], &[(0, 5), (4, 9)], 0, false),
+            (&[(0, 9)], &[(0, 9), (0, 9)], 0, false),
+            (&[], &[(0, 1)], 10, false),
+            (&[(0, 5)], &[(0, 5), (7, 8)], 10, false),
+        ];
+        for (inputs, outputs, log_start, expected) in table {
+            let answer = covers(&spans(inputs), &spans(outputs), Offset(*log_start));
+            assert_eq!(answer, *expected, "{inputs:?} by {outputs:?} from {log_start}");
+        }
+    }
+}

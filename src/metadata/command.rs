@@ -1,0 +1,216 @@
+//! What the cluster can be asked to change: one variant per command, each with everything that its effect depends on.
+//!
+//! A command that carries `node` and `epoch` is refused unless `epoch` is the one that the quorum gave that node
+//! last: a broker that was replaced or fenced changes nothing any more. `now_ms` is the proposer's wall clock (Unix
+//! milliseconds); it is recorded for people and for grace periods and decides no question of safety.
+
+use crate::base::{
+    BrokerEpoch, ClusterId, EntryId, LeaderEpoch, LedgerId, NodeId, ObjectId, Offset, PartitionId, TopicId,
+    WalIncarnation,
+};
+
+use super::index::RangeEntry;
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Command {
+    /// First command of a cluster. Again with the same values is success.
+    InitCluster {
+        cluster: ClusterId,
+        generation: u64,
+    },
+    /// A broker process has started. Answers `BrokerEpoch`; raises the leader epoch of every partition that the
+    /// node leads. `boot` counts the starts on this WAL incarnation.
+    RegisterBroker {
+        node: NodeId,
+        incarnation: WalIncarnation,
+        boot: u64,
+        endpoints: Vec<Endpoint>,
+        version: String,
+        now_ms: i64,
+    },
+    /// Opens a ledger for the node and, in the same step, closes the one it wrote until now at an exclusive end.
+    /// Answers `Ledger`.
+    OpenLedger {
+        node: NodeId,
+        epoch: BrokerEpoch,
+        replicas: Vec<Replica>,
+        write_quorum: u8,
+        close: Option<(LedgerId, EntryId)>,
+    },
+    /// Sets the end (exclusive) of a ledger, once. The same value again is success.
+    SealLedger {
+        ledger: LedgerId,
+        end: EntryId,
+    },
+    /// `partitions` names the leader of each partition; `configs` are stored as given.
+    CreateTopic {
+        id: TopicId,
+        name: String,
+        partitions: Vec<NodeId>,
+        replication_factor: i16,
+        configs: Vec<(String, String)>,
+        now_ms: i64,
+    },
+    DeleteTopic {
+        id: TopicId,
+        now_ms: i64,
+    },
+    /// Adds one partition per leader. `first_index` is the number of partitions that the proposer saw: the command
+    /// is refused if another one came in between.
+    CreatePartitions {
+        id: TopicId,
+        first_index: i32,
+        leaders: Vec<NodeId>,
+    },
+    /// All of the changes or none.
+    AlterConfigs {
+        changes: Vec<ConfigChange>,
+    },
+    /// Answers `ProducerIds`: a contiguous block that is never given out again.
+    AllocateProducerIds {
+        node: NodeId,
+        epoch: BrokerEpoch,
+        count: u32,
+    },
+    /// Answers `Objects`: contiguous ids of objects that this broker epoch may now write.
+    PrepareObjects {
+        node: NodeId,
+        epoch: BrokerEpoch,
+        count: u32,
+        now_ms: i64,
+    },
+    /// The entries `from..through` of `ledger` are in `object`. `from` is the ledger's uploaded position. The
+    /// ranges of each partition begin at its uploaded end; ranges of topics that were deleted meanwhile are
+    /// skipped, those wholly below the log start are dropped at once. Without any range the object counts as
+    /// dropped, but the ledger's uploaded position moves.
+    /// Given again after it was carried out it is refused with `Reject::UploadPosition`, which shows how far the
+    /// ledger is uploaded.
+    CommitUpload {
+        node: NodeId,
+        epoch: BrokerEpoch,
+        object: ObjectId,
+        object_bytes: u64,
+        ledger: LedgerId,
+        from: EntryId,
+        through: EntryId,
+        ranges: Vec<Range>,
+        now_ms: i64,
+    },
+    /// Replaces the inputs' ranges by the outputs', which cover exactly the same offsets of each partition; offsets
+    /// below the log start may be left out. Partitions of topics that were deleted meanwhile are skipped.
+    CommitMerge {
+        node: NodeId,
+        epoch: BrokerEpoch,
+        inputs: Vec<MergeInput>,
+        outputs: Vec<MergeOutput>,
+        now_ms: i64,
+    },
+    /// Prepared objects that nobody will commit; committed before a sweep deletes their bytes. Refused as a whole
+    /// if one of them is (or was) live; an aborted one again is success.
+    AbortObjects {
+        objects: Vec<ObjectId>,
+        now_ms: i64,
+    },
+    /// Moves log starts forward and drops the ranges wholly below. An offset at or below the present log start, or a
+    /// partition that is gone, is passed over.
+    AdvanceLogStart {
+        changes: Vec<(PartitionId, Offset)>,
+        now_ms: i64,
+    },
+    /// Takes the next bounded number of ranges that `Image::purge` names out of the index. Proposed until `purge`
+    /// is empty.
+    PurgeRanges {
+        now_ms: i64,
+    },
+    /// The bytes of these dropped or aborted objects are gone from the store: forget them. Unknown ones are passed
+    /// over.
+    SweepObjects {
+        objects: Vec<ObjectId>,
+    },
+}
+
+/// An address under which a broker's listener is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    pub listener: String,
+    pub host: String,
+    pub port: u16,
+}
+
+/// A copy of a ledger: a node together with the WAL that it had when the ledger was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Replica {
+    pub node: NodeId,
+    pub incarnation: WalIncarnation,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigChange {
+    pub resource: ConfigResource,
+    pub name: String,
+    /// `None` takes the setting back to its default.
+    pub value: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ConfigResource {
+    /// By name.
+    Topic(String),
+    Broker(NodeId),
+    /// The default of all brokers.
+    Cluster,
+}
+
+/// Consecutive offsets of one partition inside one object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Range {
+    pub partition: PartitionId,
+    pub base: Offset,
+    /// Exclusive.
+    pub end: Offset,
+    /// Bytes of the batches, for retention by size; at least 1.
+    pub bytes: u64,
+    pub records: u64,
+    /// Largest record timestamp, Unix ms; −1 if there is none.
+    pub max_timestamp: i64,
+    /// Timestamp of the first record, Unix ms; −1 if there is none.
+    pub first_timestamp: i64,
+    /// Where the partition's run begins in the object, and its length in bytes there.
+    pub position: u64,
+    pub length: u32,
+    /// The leader epochs whose first record lies within the range, with its offset; both ascending. Read when an
+    /// upload is committed; a merge leaves a partition's epochs as they are.
+    pub epochs: Vec<(LeaderEpoch, Offset)>,
+}
+
+impl Range {
+    /// What the index keeps about this range of `object`.
+    pub fn entry(&self, object: ObjectId) -> RangeEntry {
+        RangeEntry {
+            object,
+            end: self.end,
+            bytes: self.bytes,
+            records: self.records,
+            max_timestamp: self.max_timestamp,
+            first_timestamp: self.first_timestamp,
+            position: self.position,
+            length: self.length,
+        }
+    }
+}
+
+/// A range that a merge replaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct MergeInput {
+    pub partition: PartitionId,
+    pub base: Offset,
+    pub object: ObjectId,
+}
+
+/// An object that a merge has written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MergeOutput {
+    pub object: ObjectId,
+    pub bytes: u64,
+    pub ranges: Vec<Range>,
+}

@@ -1,0 +1,151 @@
+//! The state of the cluster that every node holds in memory and reconciles towards.
+//!
+//! Large parts are shared: cloning an image copies pointers, and a command copies only what it changes. Invariants:
+//! `names` is exactly the names of `topics`; ids only grow and are never given out twice; a partition's `log_start`
+//! and `uploaded_end` never move back; its `object_bytes` is the sum over its ranges in the index.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::base::{
+    BrokerEpoch, ClusterId, EntryId, LeaderEpoch, LedgerId, NodeId, Offset, PartitionId, TopicId, WalIncarnation,
+};
+
+use super::command::{Endpoint, Replica};
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Image {
+    /// Zero until the cluster is initialised.
+    pub cluster: ClusterId,
+    pub generation: u64,
+    pub brokers: BTreeMap<NodeId, Broker>,
+    pub topics: Arc<BTreeMap<TopicId, Arc<Topic>>>,
+    pub names: Arc<BTreeMap<Arc<str>, TopicId>>,
+    /// Ledgers that may still be written or have entries that are not uploaded. A finished one is forgotten when
+    /// its node opens the next: an unknown ledger below `next_ledger` is finished.
+    pub ledgers: BTreeMap<LedgerId, Ledger>,
+    pub cluster_configs: BTreeMap<String, String>,
+    pub broker_configs: BTreeMap<NodeId, BTreeMap<String, String>>,
+    /// Ranges that are to leave the index: of each partition named here, those that end at or below the offset. Of
+    /// a deleted topic's partition: all.
+    pub purge: BTreeMap<PartitionId, Offset>,
+    pub next_broker_epoch: i64,
+    pub next_ledger: u64,
+    pub next_object: u64,
+    pub next_producer: i64,
+    /// Commands applied, rejected ones included.
+    pub applied: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broker {
+    /// Of the process that registered last; the only one whose commands count.
+    pub epoch: BrokerEpoch,
+    pub incarnation: WalIncarnation,
+    /// Starts on this incarnation.
+    pub boot: u64,
+    pub endpoints: Vec<Endpoint>,
+    pub version: String,
+    /// Unix ms.
+    pub registered_ms: i64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ledger {
+    /// The writer, and the one that uploads the ledger.
+    pub node: NodeId,
+    pub epoch: BrokerEpoch,
+    pub replicas: Vec<Replica>,
+    pub write_quorum: u8,
+    /// Exclusive; `None` while the ledger is open. Set once.
+    pub end: Option<EntryId>,
+    /// Entries below are in object storage.
+    pub uploaded: EntryId,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Topic {
+    pub id: TopicId,
+    pub name: Arc<str>,
+    pub replication_factor: i16,
+    pub configs: BTreeMap<String, String>,
+    /// By index.
+    pub partitions: Vec<Arc<Partition>>,
+    /// Unix ms.
+    pub created_ms: i64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Partition {
+    pub leader: NodeId,
+    pub leader_epoch: LeaderEpoch,
+    /// First offset of each leader epoch, as far as it is uploaded; both ascending. Epochs that end at or below
+    /// the log start are left out.
+    pub epochs: Vec<(LeaderEpoch, Offset)>,
+    /// First offset that may be read; may be above `uploaded_end` after DeleteRecords.
+    pub log_start: Offset,
+    /// Offsets below are in object storage or were dropped from it.
+    pub uploaded_end: Offset,
+    /// Bytes of the batches in object storage.
+    pub object_bytes: u64,
+}
+
+impl Default for Image {
+    fn default() -> Self {
+        Image {
+            cluster: ClusterId::default(),
+            generation: 0,
+            brokers: BTreeMap::new(),
+            topics: Arc::default(),
+            names: Arc::default(),
+            ledgers: BTreeMap::new(),
+            cluster_configs: BTreeMap::new(),
+            broker_configs: BTreeMap::new(),
+            purge: BTreeMap::new(),
+            next_broker_epoch: 1,
+            next_ledger: 1,
+            next_object: 1,
+            next_producer: 0,
+            applied: 0,
+        }
+    }
+}
+
+impl Ledger {
+    /// Nothing is missing from object storage and nothing can be added.
+    pub fn is_finished(&self) -> bool {
+        self.end.is_some_and(|end| self.uploaded >= end)
+    }
+}
+
+impl Partition {
+    pub fn new(leader: NodeId) -> Self {
+        Partition {
+            leader,
+            leader_epoch: LeaderEpoch(0),
+            epochs: Vec::new(),
+            log_start: Offset::ZERO,
+            uploaded_end: Offset::ZERO,
+            object_bytes: 0,
+        }
+    }
+}
+
+impl Image {
+    pub fn topic(&self, name: &str) -> Option<&Arc<Topic>> {
+        self.topics.get(self.names.get(name)?)
+    }
+
+    pub fn partition(&self, id: PartitionId) -> Option<&Arc<Partition>> {
+        self.topics.get(&id.topic)?.partitions.get(usize::try_from(id.index).ok()?)
+    }
+
+    /// Whether the WAL must keep this entry: it may hold records that are nowhere else. Entries at or beyond a
+    /// sealed end are void. A ledger that these metadata have never given out is kept: they are older than the WAL.
+    pub fn needs(&self, ledger: LedgerId, entry: EntryId) -> bool {
+        match self.ledgers.get(&ledger) {
+            Some(known) => entry >= known.uploaded && known.end.is_none_or(|end| entry < end),
+            None => ledger.0 >= self.next_ledger,
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! The cluster's metadata as a pure state machine: a `Command` goes in, the `Image` and the object index change,
+//! a `Response` comes out.
+//!
+//! Invariants: [`apply`] is deterministic and total. It reads no clock (time enters inside commands), draws no
+//! random number, performs no I/O and never panics, whatever command was decoded. A rejected command changes
+//! nothing but the count of applied commands. What a command may read or change is bounded.
+//!
+//! The image is held in memory and published; the index of ranges and objects grows with the data, so it lives in
+//! the key-value store: `apply` reads it through [`IndexView`] and changes it by the [`IndexOp`]s that it returns.
+//!
+//! Nothing here may ever depend on how commands are replicated or stored.
+
+mod apply;
+mod command;
+mod command_codec;
+mod image;
+mod image_codec;
+mod index;
+mod reject;
+
+#[cfg(test)]
+mod fixture_tests;
+#[cfg(test)]
+mod samples;
+
+pub use apply::apply;
+pub use command::{Command, ConfigChange, ConfigResource, Endpoint, MergeInput, MergeOutput, Range, Replica};
+pub use image::{Broker, Image, Ledger, Partition, Topic};
+pub use index::{IndexOp, IndexView, MemoryIndex, ObjectEntry, ObjectState, RangeEntry};
+pub use reject::{Reject, Response};
+
+/// Bounds of what one command may hold, beside those of `base::limits`.
+pub mod bounds {
+    /// Objects named in one command.
+    pub const COMMAND_OBJECTS_MAX: usize = 10_000;
+    /// Ranges that one command takes out of the index; what is left stays in `Image::purge`.
+    pub const PURGE_RANGES_MAX: usize = 4_096;
+    /// Partitions whose ranges one command looks for while purging.
+    pub const PURGE_PARTITIONS_MAX: usize = 1_024;
+    /// Brokers that the cluster remembers.
+    pub const BROKERS_MAX: usize = 1_024;
+    /// Ledgers that are open or not uploaded yet.
+    pub const LEDGERS_MAX: usize = 100_000;
+    /// Replicas of one ledger.
+    pub const LEDGER_REPLICAS_MAX: usize = 7;
+    /// Listeners that one broker announces.
+    pub const ENDPOINTS_MAX: usize = 16;
+    /// Bytes of a host, a listener name, a version, or the name of a configuration key.
+    pub const NAME_BYTES_MAX: usize = 255;
+    /// Bytes of the value of a configuration key.
+    pub const CONFIG_VALUE_BYTES_MAX: usize = 32 * 1024;
+    /// Configuration keys set on one topic, one broker, or the cluster; also changes in one command per resource.
+    pub const CONFIGS_MAX: usize = 512;
+    /// Characters of a topic name (Kafka's limit).
+    pub const TOPIC_NAME_MAX: usize = 249;
+    /// Producer ids handed out in one block.
+    pub const PRODUCER_IDS_MAX: u32 = 1_000_000;
+}

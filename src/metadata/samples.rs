@@ -1,0 +1,221 @@
+//! One of everything that is stored, for tests: every field differs from its neighbours and from its default.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::base::{
+    BrokerEpoch, ClusterId, EntryId, LeaderEpoch, LedgerId, NodeId, ObjectId, Offset, PartitionId, TopicId,
+    WalIncarnation,
+};
+
+use super::command::{Command, ConfigChange, ConfigResource, Endpoint, MergeInput, MergeOutput, Range, Replica};
+use super::image::{Broker, Image, Ledger, Partition, Topic};
+use super::index::{ObjectEntry, ObjectState, RangeEntry};
+
+const NODE: NodeId = NodeId(7);
+const EPOCH: BrokerEpoch = BrokerEpoch(70);
+const NOW_MS: i64 = 1_700_000_000_123;
+
+pub fn partition(topic: u8, index: i32) -> PartitionId {
+    PartitionId { topic: TopicId([topic; 16]), index }
+}
+
+/// A range whose statistics follow from its offsets.
+pub fn range(partition: PartitionId, base: i64, end: i64) -> Range {
+    let records = end.wrapping_sub(base) as u64;
+    Range {
+        partition,
+        base: Offset(base),
+        end: Offset(end),
+        bytes: records.wrapping_mul(100),
+        records,
+        max_timestamp: NOW_MS,
+        first_timestamp: NOW_MS - 5,
+        position: 4096,
+        length: 512,
+        epochs: Vec::new(),
+    }
+}
+
+fn endpoints() -> Vec<Endpoint> {
+    let endpoint = |listener: &str, port| Endpoint { listener: listener.into(), host: "kafka.example".into(), port };
+    vec![endpoint("TLS", 9093), endpoint("PLAINTEXT", 9092)]
+}
+
+fn replica() -> Replica {
+    Replica { node: NODE, incarnation: WalIncarnation([9; 16]) }
+}
+
+fn config_changes() -> Vec<ConfigChange> {
+    let change = |resource, name: &str, value: Option<&str>| ConfigChange {
+        resource,
+        name: name.into(),
+        value: value.map(str::to_owned),
+    };
+    vec![
+        change(ConfigResource::Topic("orders".into()), "retention.ms", Some("3600000")),
+        change(ConfigResource::Broker(NODE), "log.retention.bytes", None),
+        change(ConfigResource::Cluster, "message.max.bytes", Some("1048588")),
+    ]
+}
+
+/// Every kind of command under the name of its fixture.
+pub fn commands() -> Vec<(&'static str, Command)> {
+    let mut all = cluster_commands();
+    all.extend(object_commands());
+    all
+}
+
+fn cluster_commands() -> Vec<(&'static str, Command)> {
+    let (node, epoch, now_ms, id) = (NODE, EPOCH, NOW_MS, TopicId([3; 16]));
+    vec![
+        ("init-cluster", Command::InitCluster { cluster: ClusterId([1; 16]), generation: 2 }),
+        (
+            "register-broker",
+            Command::RegisterBroker {
+                node,
+                incarnation: WalIncarnation([9; 16]),
+                boot: 4,
+                endpoints: endpoints(),
+                version: "0.1.0".into(),
+                now_ms,
+            },
+        ),
+        (
+            "open-ledger",
+            Command::OpenLedger {
+                node,
+                epoch,
+                replicas: vec![replica()],
+                write_quorum: 1,
+                close: Some((LedgerId(11), EntryId(12))),
+            },
+        ),
+        ("seal-ledger", Command::SealLedger { ledger: LedgerId(11), end: EntryId(12) }),
+        (
+            "create-topic",
+            Command::CreateTopic {
+                id,
+                name: "orders".into(),
+                partitions: vec![NODE, NodeId(8)],
+                replication_factor: 3,
+                configs: vec![("retention.ms".into(), "60000".into())],
+                now_ms,
+            },
+        ),
+        ("delete-topic", Command::DeleteTopic { id, now_ms }),
+        ("create-partitions", Command::CreatePartitions { id, first_index: 2, leaders: vec![NODE] }),
+        ("alter-configs", Command::AlterConfigs { changes: config_changes() }),
+        ("allocate-producer-ids", Command::AllocateProducerIds { node, epoch, count: 1000 }),
+    ]
+}
+
+fn object_commands() -> Vec<(&'static str, Command)> {
+    let (node, epoch, now_ms) = (NODE, EPOCH, NOW_MS);
+    let uploaded = Range {
+        epochs: vec![(LeaderEpoch(1), Offset(100)), (LeaderEpoch(3), Offset(110))],
+        ..range(partition(3, 1), 100, 120)
+    };
+    let merged = range(partition(3, 1), 100, 140);
+    let input = |base, object| MergeInput { partition: partition(3, 1), base: Offset(base), object: ObjectId(object) };
+    vec![
+        ("prepare-objects", Command::PrepareObjects { node, epoch, count: 5, now_ms }),
+        (
+            "commit-upload",
+            Command::CommitUpload {
+                node,
+                epoch,
+                object: ObjectId(21),
+                object_bytes: 8192,
+                ledger: LedgerId(11),
+                from: EntryId(5),
+                through: EntryId(9),
+                ranges: vec![uploaded, range(partition(4, 0), 0, 7)],
+                now_ms,
+            },
+        ),
+        (
+            "commit-merge",
+            Command::CommitMerge {
+                node,
+                epoch,
+                inputs: vec![input(100, 21), input(120, 22)],
+                outputs: vec![MergeOutput { object: ObjectId(23), bytes: 16384, ranges: vec![merged] }],
+                now_ms,
+            },
+        ),
+        ("abort-objects", Command::AbortObjects { objects: vec![ObjectId(24), ObjectId(25)], now_ms }),
+        ("advance-log-start", Command::AdvanceLogStart { changes: vec![(partition(3, 1), Offset(115))], now_ms }),
+        ("purge-ranges", Command::PurgeRanges { now_ms }),
+        ("sweep-objects", Command::SweepObjects { objects: vec![ObjectId(24)] }),
+    ]
+}
+
+pub fn image() -> Image {
+    let broker = Broker {
+        epoch: EPOCH,
+        incarnation: WalIncarnation([9; 16]),
+        boot: 4,
+        endpoints: endpoints(),
+        version: "0.1.0".into(),
+        registered_ms: NOW_MS,
+    };
+    let ledger = Ledger {
+        node: NODE,
+        epoch: EPOCH,
+        replicas: vec![replica()],
+        write_quorum: 1,
+        end: None,
+        uploaded: EntryId(5),
+    };
+    let led = Partition {
+        leader: NODE,
+        leader_epoch: LeaderEpoch(4),
+        epochs: vec![(LeaderEpoch(0), Offset(0)), (LeaderEpoch(2), Offset(40))],
+        log_start: Offset(10),
+        uploaded_end: Offset(100),
+        object_bytes: 9000,
+    };
+    let configs = BTreeMap::from([("retention.ms".to_owned(), "60000".to_owned())]);
+    let id = TopicId([3; 16]);
+    let topic = Topic {
+        id,
+        name: "orders".into(),
+        replication_factor: 3,
+        configs: configs.clone(),
+        partitions: vec![Arc::new(Partition::new(NODE)), Arc::new(led)],
+        created_ms: NOW_MS,
+    };
+    let sealed = Ledger { end: Some(EntryId(12)), epoch: BrokerEpoch(60), ..ledger.clone() };
+    Image {
+        cluster: ClusterId([1; 16]),
+        generation: 2,
+        brokers: BTreeMap::from([(NODE, broker)]),
+        topics: Arc::new(BTreeMap::from([(id, Arc::new(topic))])),
+        names: Arc::new(BTreeMap::from([("orders".into(), id)])),
+        ledgers: BTreeMap::from([(LedgerId(10), sealed), (LedgerId(11), ledger)]),
+        cluster_configs: configs.clone(),
+        broker_configs: BTreeMap::from([(NODE, configs)]),
+        purge: BTreeMap::from([(partition(2, 0), Offset(i64::MAX)), (partition(3, 1), Offset(10))]),
+        next_broker_epoch: 71,
+        next_ledger: 12,
+        next_object: 26,
+        next_producer: 3000,
+        applied: 99,
+    }
+}
+
+pub fn range_entry() -> RangeEntry {
+    range(partition(3, 1), 100, 120).entry(ObjectId(21))
+}
+
+/// An object in each state, under the name of its fixture.
+pub fn object_entries() -> Vec<(&'static str, ObjectEntry)> {
+    let entry = |bytes, live_ranges, state| ObjectEntry { bytes, live_ranges, state, created_ms: NOW_MS };
+    vec![
+        ("object-prepared", entry(0, 0, ObjectState::Prepared { node: NODE, epoch: EPOCH })),
+        ("object-live", entry(8192, 2, ObjectState::Live)),
+        ("object-dropped", entry(8192, 0, ObjectState::Dropped { at_ms: NOW_MS + 1 })),
+        ("object-aborted", entry(0, 0, ObjectState::Aborted { at_ms: NOW_MS + 2 })),
+    ]
+}

@@ -1,0 +1,314 @@
+//! The local folder as an object store: a put is durable when it returns.
+//!
+//! A put writes to a temporary name, syncs the file, links it to its key and syncs the folder. A sync that fails is
+//! final: the folder is fenced, because after an error the kernel counts the pages as clean and a second sync would
+//! succeed without having written them. Reads and listings are object_store's own; its puts are not used, because
+//! they make one system call per piece and do not say which step failed.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, IoSlice, Write};
+use std::ops::Range;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path as Key;
+use object_store::{
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+};
+
+use crate::env::failpoint;
+
+/// Puts are written here first; emptied at start. No key begins with a dot.
+const INCOMING: &str = ".incoming";
+/// Depth to which folders are synced at start: `<cluster>/objects`. Below are only folders of objects, each synced
+/// when an object is added to it.
+const SYNCED_DEPTH: usize = 2;
+/// Pieces of one vectored write (Linux: 1024).
+const PIECES_MAX: usize = 1024;
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FolderError {
+    #[error("{path}: {source}")]
+    Write { path: PathBuf, source: io::Error },
+    #[error("{0}")]
+    Fenced(Arc<str>),
+}
+
+/// See the module.
+#[derive(Debug, Clone)]
+pub(super) struct SyncedFolder {
+    reader: LocalFileSystem,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    root: PathBuf,
+    next: AtomicU64,
+    /// Why a sync failed, once one has.
+    fenced: OnceLock<Arc<str>>,
+}
+
+impl SyncedFolder {
+    /// Opens the folder, makes it if it does not exist, and removes what an interrupted put left behind.
+    pub fn open(root: &Path) -> io::Result<Self> {
+        if !root.is_dir() {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(root)?;
+        }
+        let root = root.canonicalize()?;
+        let incoming = root.join(INCOMING);
+        if incoming.exists() {
+            fs::remove_dir_all(&incoming)?;
+        }
+        fs::DirBuilder::new().mode(0o700).create(&incoming)?;
+        // A process that was killed between making a folder and syncing its parent left it to chance.
+        if let Some(parent) = root.parent() {
+            sync_dir(parent)?;
+        }
+        sync_tree(&root, SYNCED_DEPTH)?;
+        let reader = LocalFileSystem::new_with_prefix(&root).map_err(io::Error::other)?;
+        let shared = Shared { root, next: AtomicU64::new(0), fenced: OnceLock::new() };
+        Ok(SyncedFolder { reader, shared: Arc::new(shared) })
+    }
+}
+
+fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+fn sync_tree(dir: &Path, depth: usize) -> io::Result<()> {
+    sync_dir(dir)?;
+    if depth > 0 {
+        for entry in fs::read_dir(dir)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                sync_tree(&entry.path(), depth - 1)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+impl Shared {
+    fn check(&self) -> Result<(), FolderError> {
+        match self.fenced.get() {
+            Some(reason) => Err(FolderError::Fenced(reason.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// Fences the folder for good.
+    fn fence(&self, path: &Path, error: io::Error) -> FolderError {
+        let reason: Arc<str> = format!("sync of {}: {error}", path.display()).into();
+        FolderError::Fenced(self.fenced.get_or_init(|| reason).clone())
+    }
+
+    /// Returns false when the key exists and `mode` does not replace it.
+    fn put(&self, path: &Path, payload: &PutPayload, mode: &PutMode) -> Result<bool, FolderError> {
+        self.check()?;
+        let staged = self.root.join(INCOMING).join(format!("{:x}", self.next.fetch_add(1, Relaxed)));
+        let published = self.stage(&staged, payload).and_then(|()| self.publish(&staged, path, mode));
+        // After a rename there is nothing left to remove, after a link the second name.
+        let _ = fs::remove_file(&staged);
+        published
+    }
+
+    fn stage(&self, staged: &Path, payload: &PutPayload) -> Result<(), FolderError> {
+        let failed = |source| FolderError::Write { path: staged.to_owned(), source };
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(staged).map_err(failed)?;
+        write_all(&mut file, payload.as_ref()).map_err(failed)?;
+        failpoint::hit("object-before-sync");
+        failpoint::error("object-sync").and_then(|()| file.sync_all()).map_err(|error| self.fence(staged, error))
+    }
+
+    fn publish(&self, staged: &Path, path: &Path, mode: &PutMode) -> Result<bool, FolderError> {
+        let failed = |source| FolderError::Write { path: path.to_owned(), source };
+        let Some(folder) = path.parent() else { return Err(failed(io::ErrorKind::InvalidInput.into())) };
+        self.make_folder(folder)?;
+        failpoint::hit("object-before-link");
+        let published = match mode {
+            PutMode::Create => match fs::hard_link(staged, path) {
+                Ok(()) => true,
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    // Whoever put it may have been killed before its sync; it counts as stored from now on.
+                    File::open(path).map_err(failed)?.sync_all().map_err(|error| self.fence(path, error))?;
+                    false
+                }
+                Err(error) => return Err(failed(error)),
+            },
+            _ => fs::rename(staged, path).map(|()| true).map_err(failed)?,
+        };
+        failpoint::hit("object-after-link");
+        sync_dir(folder).map_err(|error| self.fence(folder, error))?;
+        Ok(published)
+    }
+
+    /// Makes `folder` and what is missing above it, each synced into its parent.
+    fn make_folder(&self, folder: &Path) -> Result<(), FolderError> {
+        if folder.is_dir() {
+            return Ok(());
+        }
+        if let Some(parent) = folder.parent() {
+            self.make_folder(parent)?;
+            match fs::DirBuilder::new().mode(0o700).create(folder) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(source) => return Err(FolderError::Write { path: folder.to_owned(), source }),
+            }
+            sync_dir(parent).map_err(|error| self.fence(parent, error))?;
+        }
+        Ok(())
+    }
+
+    /// Returns false when there is no such file.
+    fn delete(&self, path: &Path) -> Result<bool, FolderError> {
+        self.check()?;
+        match fs::remove_file(path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(source) => return Err(FolderError::Write { path: path.to_owned(), source }),
+        }
+        if let Some(folder) = path.parent() {
+            sync_dir(folder).map_err(|error| self.fence(folder, error))?;
+        }
+        Ok(true)
+    }
+}
+
+fn write_all(file: &mut File, pieces: &[Bytes]) -> io::Result<()> {
+    let mut slices: Vec<_> = pieces.iter().filter(|piece| !piece.is_empty()).map(|piece| IoSlice::new(piece)).collect();
+    let mut left = &mut slices[..];
+    while !left.is_empty() {
+        let count = left.len().min(PIECES_MAX);
+        match file.write_vectored(&left[..count]) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => IoSlice::advance_slices(&mut left, written),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn wrapped(error: FolderError) -> Error {
+    Error::Generic { store: "folder", source: Box::new(error) }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(source) => Err(Error::JoinError { source }),
+    }
+}
+
+impl std::fmt::Display for SyncedFolder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.shared.root.display())
+    }
+}
+
+#[async_trait::async_trait]
+impl ObjectStore for SyncedFolder {
+    async fn put_opts(&self, key: &Key, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+        let path = self.reader.path_to_filesystem(key)?;
+        let shared = self.shared.clone();
+        let key = key.to_string();
+        blocking(move || match shared.put(&path, &payload, &options.mode).map_err(wrapped)? {
+            true => Ok(PutResult { e_tag: None, version: None, extensions: Default::default() }),
+            false => Err(Error::AlreadyExists { path: key, source: "the key exists".into() }),
+        })
+        .await
+    }
+
+    async fn put_multipart_opts(&self, _: &Key, _: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+        Err(unsupported("put in parts"))
+    }
+
+    async fn get_opts(&self, key: &Key, options: GetOptions) -> Result<GetResult> {
+        self.reader.get_opts(key, options).await
+    }
+
+    async fn get_ranges(&self, key: &Key, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        self.reader.get_ranges(key, ranges).await
+    }
+
+    fn delete_stream(&self, keys: BoxStream<'static, Result<Key>>) -> BoxStream<'static, Result<Key>> {
+        let folder = self.clone();
+        keys.then(move |key| {
+            let folder = folder.clone();
+            async move {
+                let key = key?;
+                let path = folder.reader.path_to_filesystem(&key)?;
+                blocking(move || match folder.shared.delete(&path).map_err(wrapped)? {
+                    true => Ok(key),
+                    false => Err(Error::NotFound { path: key.to_string(), source: "no such file".into() }),
+                })
+                .await
+            }
+        })
+        .boxed()
+    }
+
+    fn list(&self, prefix: Option<&Key>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.reader.list(prefix)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Key>) -> Result<ListResult> {
+        self.reader.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, _: &Key, _: &Key, _: CopyOptions) -> Result<()> {
+        Err(unsupported("copy"))
+    }
+}
+
+fn unsupported(operation: &str) -> Error {
+    Error::NotImplemented { operation: operation.to_owned(), implementer: "folder".to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use object_store::ObjectStoreExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_put_shows_all_its_pieces_and_leaves_nothing_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join(INCOMING)).unwrap();
+        fs::write(dir.path().join(INCOMING).join("0"), "left behind").unwrap();
+        let folder = SyncedFolder::open(dir.path()).unwrap();
+        let key = Key::from("c/objects/01/x");
+        let pieces: PutPayload = (0..3000).map(|i| Bytes::from(format!("{i},"))).collect();
+        let expected: String = (0..3000).map(|i| format!("{i},")).collect();
+        folder.put_opts(&key, pieces, PutMode::Create.into()).await.unwrap();
+        assert_eq!(folder.get(&key).await.unwrap().bytes().await.unwrap(), expected);
+        assert_eq!(fs::read_dir(dir.path().join(INCOMING)).unwrap().count(), 0);
+        let again = folder.put_opts(&key, "other".into(), PutMode::Create.into()).await;
+        assert!(matches!(again, Err(Error::AlreadyExists { .. })));
+        assert_eq!(folder.get(&key).await.unwrap().bytes().await.unwrap(), expected);
+        folder.delete(&key).await.unwrap();
+        assert!(matches!(folder.get(&key).await, Err(Error::NotFound { .. })));
+        assert!(matches!(folder.delete(&key).await, Err(Error::NotFound { .. })));
+    }
+
+    #[tokio::test]
+    async fn after_a_failed_sync_every_write_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = SyncedFolder::open(dir.path()).unwrap();
+        folder.put(&Key::from("a"), "1".into()).await.unwrap();
+        folder.shared.fence(Path::new("a"), io::Error::from_raw_os_error(5));
+        let put = folder.put(&Key::from("b"), "2".into()).await.unwrap_err();
+        assert!(matches!(super::super::failure::classify(&put), super::super::failure::Failure::Fenced(_)));
+        assert!(folder.delete(&Key::from("a")).await.is_err());
+        assert!(folder.get(&Key::from("a")).await.is_ok(), "reads go on");
+    }
+}

@@ -1,0 +1,46 @@
+//! Objects: their immutable format, the cache and read-ahead through which they are read, and the places where they
+//! are kept (a local folder, or a bucket of an S3-compatible service).
+//!
+//! Invariants: an object is never changed and its key never reused; what is read is served only after its checksum
+//! and its address matched; a missing object is an error that says so, never an empty answer; a put that returned is
+//! durable. Memory for reading is bounded, and its requests have a budget of their own, so that a reader far behind
+//! does not slow producers down.
+//!
+//! This module is the only one that knows object_store. It must never decide which objects live: that is recorded
+//! in the metadata.
+
+mod builder;
+mod cache;
+mod credentials;
+mod error;
+mod failure;
+#[cfg(any(test, feature = "failpoints"))]
+pub mod faults;
+mod folder;
+mod format;
+mod http;
+mod metrics;
+mod objects;
+mod options;
+mod probe;
+mod reader;
+mod resolve;
+mod run;
+mod snapshot;
+mod state;
+mod store;
+#[cfg(test)]
+mod tests;
+mod verify;
+
+pub use builder::{BLOCK_BYTES, BuildError, Built, OBJECT_BYTES_MAX, OBJECT_BYTES_TARGET, ObjectBuilder};
+pub use error::{CredentialsError, OpenError, Part, ProbeError, ReadError, SnapshotError, StoreError};
+pub use format::{DirectoryEntry, FORMAT_VERSION, FormatError};
+pub use metrics::{ObjectMetrics, Outcome, Request};
+pub use objects::{Deleted, Objects};
+pub use options::{Bucket, ObjectOptions, Place};
+pub use probe::Capabilities;
+pub use reader::ObjectRead;
+pub use snapshot::Snapshot;
+pub use state::{AbortedTransaction, OpenTransaction, PartitionState, ProducerBatch, ProducerEntry};
+pub use verify::verify_object;

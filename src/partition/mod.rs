@@ -1,0 +1,292 @@
+//! One partition: the only place where its offsets are given out and where its records become visible.
+//!
+//! Invariants, all kept under the one lock of the partition:
+//! - `log_start ≤ high watermark ≤ next offset`, and none of them ever moves back.
+//! - The high watermark is the end of what the ledger has made durable; nothing above it is ever shown.
+//! - Offsets are given out in the order in which entries enter the ledger.
+//! - Whoever waits for durability is answered after the watermark has passed, in offset order.
+//!
+//! A partition never performs I/O: it says where batches are, and others read them.
+
+mod epochs;
+mod producers;
+mod state;
+mod tail;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, oneshot};
+
+use crate::base::{EntryId, LeaderEpoch, LedgerId, Offset, PartitionId};
+use crate::batch::{Header, StoredBatch};
+use crate::ledger::{LedgerError, LedgerWriter};
+use crate::metadata;
+use crate::object::PartitionState;
+use crate::wal::Location;
+
+pub use producers::{ActiveProducer, ProducerError};
+pub use state::{Recovered, RecoveredGap, UploadRun};
+pub use tail::{Source, TailBatch};
+
+use producers::Verdict;
+use state::State;
+
+/// Why a batch is not appended.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    #[error(transparent)]
+    Producer(#[from] ProducerError),
+    #[error("producer state is not loaded yet")]
+    StateNotLoaded,
+    #[error("the partition is closed here")]
+    Closed,
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    #[error("the partition has no offsets left")]
+    OffsetsExhausted,
+}
+
+/// Why a position cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    #[error("the offset is out of range")]
+    OutOfRange { log_start: Offset, high_watermark: Offset },
+    #[error("the partition is closed here")]
+    Closed,
+}
+
+/// The partition was closed, or its ledger failed, before the batch became durable: it may or may not be there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the outcome of the append is unknown")]
+pub struct UnknownOutcome;
+
+/// A batch that has its offsets and waits for durability.
+#[derive(Debug)]
+pub struct Appended {
+    pub base_offset: Offset,
+    pub log_start: Offset,
+    /// For a duplicate: the largest timestamp of the batch when it was first appended, Unix ms.
+    pub duplicate_of_ms: Option<i64>,
+    durable: Option<oneshot::Receiver<()>>,
+}
+
+impl Appended {
+    /// Waits until the batch is durable.
+    pub async fn durable(self) -> Result<(), UnknownOutcome> {
+        match self.durable {
+            None => Ok(()),
+            Some(waiting) => waiting.await.map_err(|_| UnknownOutcome),
+        }
+    }
+}
+
+/// Offsets of a partition at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Positions {
+    pub leader_epoch: LeaderEpoch,
+    pub log_start: Offset,
+    pub uploaded_end: Offset,
+    pub high_watermark: Offset,
+    /// Offset that the next record gets; above the high watermark while appends wait for their sync.
+    pub next: Offset,
+}
+
+/// Where the batches are that a read asked for.
+#[derive(Debug)]
+pub struct ReadPlan {
+    pub positions: Positions,
+    /// Batches of the tail, in order; empty when nothing is there yet.
+    pub tail: Vec<TailBatch>,
+    /// The position is below the tail: read object storage.
+    pub in_objects: bool,
+}
+
+/// See the module's documentation.
+pub struct Partition {
+    pub id: PartitionId,
+    pub topic: Arc<str>,
+    /// Number by which the ledger's answers find the partition again.
+    pub slot: u64,
+    state: Mutex<State>,
+}
+
+impl Partition {
+    /// Opens the partition from its metadata and what recovery found in the WAL, in offset order.
+    pub fn open(
+        id: PartitionId,
+        topic: Arc<str>,
+        slot: u64,
+        image: &metadata::Partition,
+        recovered: Vec<Recovered>,
+    ) -> Result<Partition, RecoveredGap> {
+        Ok(Partition { id, topic, slot, state: Mutex::new(State::open(id, image, recovered)?) })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // The state is consistent at every point where a panic could unwind through a guard.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives the batch its offsets and hands it to the ledger.
+    ///
+    /// `now_ms` is the broker's wall clock.
+    pub fn append(
+        &self,
+        ledger: &LedgerWriter,
+        header: &Header,
+        mut batch: StoredBatch,
+        now_ms: i64,
+    ) -> Result<Appended, AppendError> {
+        let mut state = self.state();
+        if state.closed {
+            return Err(AppendError::Closed);
+        }
+        if header.has_producer() {
+            if !state.producers_loaded {
+                return Err(AppendError::StateNotLoaded);
+            }
+            if let Verdict::Duplicate { base_offset, next_offset, append_time_ms } = state.producers.check(header)? {
+                let durable = state.wait_for(next_offset);
+                let log_start = state.log_start;
+                return Ok(Appended { base_offset, log_start, duplicate_of_ms: Some(append_time_ms), durable });
+            }
+        }
+        let base_offset = state.next;
+        let records = header.last_offset_delta as i64 + 1;
+        if base_offset.0.checked_add(records).is_none() {
+            return Err(AppendError::OffsetsExhausted);
+        }
+        batch.place(base_offset, state.leader_epoch);
+        let placed = Header { base_offset, leader_epoch: state.leader_epoch, ..*header };
+        let (ledger_id, entry) = ledger.append(self.id, self.slot, &batch)?;
+        let durable = state.appended(&placed, batch, ledger_id, entry, now_ms);
+        Ok(Appended { base_offset, log_start: state.log_start, duplicate_of_ms: None, durable })
+    }
+
+    /// The ledger has made an entry durable. Called in the order of entries. Answers the base offset of its batch.
+    pub fn synced(&self, ledger: LedgerId, entry: EntryId, location: Location) -> Option<Offset> {
+        let news = self.state().synced(ledger, entry, location)?;
+        for answer in news.answers {
+            // The waiter may have gone: its connection was closed.
+            let _ = answer.send(());
+        }
+        for waiter in news.wake {
+            waiter.notify_one();
+        }
+        Some(news.base)
+    }
+
+    /// Batches from the one that holds `from` on, whole, as long as they fit in `max_bytes`; with `at_least_one`
+    /// the first is given whatever its size.
+    pub fn read(&self, from: Offset, max_bytes: usize, at_least_one: bool) -> Result<ReadPlan, ReadError> {
+        self.state().read(from, max_bytes, at_least_one)
+    }
+
+    /// `waiter` is woken at the next move of the high watermark or when the partition closes.
+    pub fn wait(&self, waiter: &Arc<Notify>) {
+        let mut state = self.state();
+        if !state.fetchers.iter().any(|w| Arc::ptr_eq(w, waiter)) {
+            state.fetchers.push(waiter.clone());
+        }
+    }
+
+    /// Takes back [`Partition::wait`].
+    pub fn stop_waiting(&self, waiter: &Arc<Notify>) {
+        let mut state = self.state();
+        state.fetchers.retain(|w| !Arc::ptr_eq(w, waiter));
+        if state.fetchers.is_empty() && state.fetchers.capacity() > 4 {
+            state.fetchers.shrink_to_fit();
+        }
+    }
+
+    pub fn positions(&self) -> Positions {
+        self.state().positions()
+    }
+
+    /// The largest epoch not above `asked` and its end (KIP-320); `None` when there is none.
+    pub fn epoch_end(&self, asked: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
+        self.state().epoch_end(asked)
+    }
+
+    /// The leader epoch of the record at `offset`.
+    pub fn epoch_at(&self, offset: Offset) -> LeaderEpoch {
+        let state = self.state();
+        state.history.at(offset).unwrap_or(state.leader_epoch)
+    }
+
+    /// The first durable batch of the tail at or after `from` that may hold a record of `timestamp` or later.
+    pub fn tail_by_time(&self, from: Offset, timestamp: i64) -> Option<TailBatch> {
+        self.state().tail.durable_from(from).find(|b| b.max_timestamp >= timestamp).cloned()
+    }
+
+    /// The durable batch of the tail with the largest timestamp, the first of equals.
+    pub fn tail_newest(&self, from: Offset) -> Option<TailBatch> {
+        let state = self.state();
+        let newest = state.tail.durable_from(from).map(|b| b.max_timestamp).max()?;
+        state.tail.durable_from(from).find(|b| b.max_timestamp == newest).cloned()
+    }
+
+    /// Bytes of the partition that are not (or not only) in object storage.
+    pub fn tail_bytes(&self) -> u64 {
+        let state = self.state();
+        state.tail.bytes_from(state.uploaded_end.max(state.log_start))
+    }
+
+    pub fn active_producers(&self) -> Vec<ActiveProducer> {
+        self.state().producers.active()
+    }
+
+    /// Whether the state of idempotent producers has to be fetched from object storage first.
+    pub fn needs_producer_state(&self) -> bool {
+        !self.state().producers_loaded
+    }
+
+    /// Takes the producer state that object storage holds as of the uploaded end. Only the first call counts.
+    pub fn load_producer_state(&self, stored: &PartitionState) {
+        let mut state = self.state();
+        if !state.producers_loaded {
+            state.producers.load_under(stored);
+            state.producers_loaded = true;
+        }
+    }
+
+    /// Forgets producers without an append since `before_ms`.
+    pub fn expire_producers(&self, before_ms: i64) {
+        self.state().producers.expire(before_ms);
+    }
+
+    /// What an upload of `ledger` below `through` takes from this partition; `None` when that is nothing.
+    pub fn collect_upload(&self, ledger: LedgerId, through: EntryId) -> Option<UploadRun> {
+        self.state().collect_upload(self.id, ledger, through)
+    }
+
+    /// Follows the metadata: log start and uploaded end never move back.
+    pub fn follow(&self, image: &metadata::Partition) {
+        self.state().follow(image);
+    }
+
+    /// Drops what only takes memory: batches in object storage whose WAL segment has been used again.
+    pub fn prune(&self, oldest_segment: u64) {
+        let mut state = self.state();
+        let uploaded = state.uploaded_end;
+        state.tail.prune(uploaded, oldest_segment);
+    }
+
+    /// Drops the memory copy of the batch at `base`.
+    pub fn forget_memory(&self, base: Offset) {
+        self.state().tail.forget_memory(base);
+    }
+
+    /// No more appends or reads; whoever waits learns that the outcome is unknown.
+    pub fn close(&self) {
+        let (waiters, fetchers) = {
+            let mut state = self.state();
+            state.closed = true;
+            (std::mem::take(&mut state.waiters), std::mem::take(&mut state.fetchers))
+        };
+        drop(waiters);
+        for waiter in fetchers {
+            waiter.notify_one();
+        }
+    }
+}

@@ -1,0 +1,337 @@
+//! The state of one partition and its transitions. Pure: no lock, no I/O, no clock.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use tokio::sync::{Notify, oneshot};
+
+use crate::base::{EntryId, LeaderEpoch, LedgerId, Offset, PartitionId};
+use crate::batch::{Header, StoredBatch};
+use crate::metadata;
+use crate::object::PartitionState;
+use crate::wal::Location;
+
+use super::epochs::EpochHistory;
+use super::producers::Producers;
+use super::tail::{Tail, TailBatch};
+use super::{Positions, ReadError, ReadPlan};
+
+/// A batch that recovery found in the WAL.
+#[derive(Clone, Debug)]
+pub struct Recovered {
+    pub header: Header,
+    pub bytes: usize,
+    pub ledger: LedgerId,
+    pub entry: EntryId,
+    pub location: Location,
+}
+
+/// The WAL lacks records that were acknowledged and are nowhere else.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("partition {partition}: offsets {from} to {to} are neither in the WAL nor in object storage")]
+pub struct RecoveredGap {
+    pub partition: PartitionId,
+    pub from: Offset,
+    /// Exclusive.
+    pub to: Offset,
+}
+
+/// What one upload takes from one partition.
+#[derive(Debug)]
+pub struct UploadRun {
+    pub partition: PartitionId,
+    pub base: Offset,
+    /// Exclusive.
+    pub end: Offset,
+    pub batches: Vec<TailBatch>,
+    /// As of `end`.
+    pub state: PartitionState,
+    /// Leader epochs that begin in the run.
+    pub epochs: Vec<(LeaderEpoch, Offset)>,
+}
+
+/// A batch has become durable.
+pub(super) struct Durable {
+    pub base: Offset,
+    /// Who may be answered now.
+    pub answers: Vec<oneshot::Sender<()>>,
+    /// Whom to wake because the high watermark has moved.
+    pub wake: Vec<Arc<Notify>>,
+}
+
+pub(super) struct State {
+    pub leader_epoch: LeaderEpoch,
+    pub history: EpochHistory,
+    pub log_start: Offset,
+    pub uploaded_end: Offset,
+    pub durable: Offset,
+    pub next: Offset,
+    pub tail: Tail,
+    pub producers: Producers,
+    pub producers_loaded: bool,
+    pub waiters: VecDeque<(Offset, oneshot::Sender<()>)>,
+    pub fetchers: Vec<Arc<Notify>>,
+    pub closed: bool,
+}
+
+impl State {
+    pub fn open(
+        id: PartitionId,
+        image: &metadata::Partition,
+        recovered: Vec<Recovered>,
+    ) -> Result<State, RecoveredGap> {
+        let mut state = State {
+            leader_epoch: image.leader_epoch,
+            history: EpochHistory::new(image.epochs.clone()),
+            log_start: image.log_start,
+            uploaded_end: image.uploaded_end,
+            durable: image.uploaded_end,
+            next: image.uploaded_end,
+            tail: Tail::default(),
+            producers: Producers::default(),
+            // Without anything in object storage there is nothing to load.
+            producers_loaded: image.uploaded_end == Offset::ZERO,
+            waiters: VecDeque::new(),
+            fetchers: Vec::new(),
+            closed: false,
+        };
+        for batch in recovered {
+            state.recover(id, batch)?;
+        }
+        if state.log_start > state.next {
+            return Err(RecoveredGap { partition: id, from: state.next, to: state.log_start });
+        }
+        state.history.begin(state.leader_epoch, state.next);
+        Ok(state)
+    }
+
+    fn recover(&mut self, id: PartitionId, found: Recovered) -> Result<(), RecoveredGap> {
+        let header = found.header;
+        if header.next_offset() <= self.uploaded_end {
+            return Ok(());
+        }
+        if header.base_offset != self.next {
+            return Err(RecoveredGap { partition: id, from: self.next, to: header.base_offset });
+        }
+        self.history.begin(header.leader_epoch, header.base_offset);
+        self.producers.record(&header, header.max_timestamp);
+        let mut batch = TailBatch::new(&header, found.bytes, found.ledger, found.entry);
+        batch.location = Some(found.location);
+        self.next = batch.end();
+        self.durable = self.next;
+        self.tail.push_durable(batch);
+        Ok(())
+    }
+
+    /// Records a batch that has entered the ledger; answers what to wait on for its durability.
+    pub fn appended(
+        &mut self,
+        header: &Header,
+        stored: StoredBatch,
+        ledger: LedgerId,
+        entry: EntryId,
+        now_ms: i64,
+    ) -> Option<oneshot::Receiver<()>> {
+        let mut batch = TailBatch::new(header, stored.len(), ledger, entry);
+        batch.memory = Some(stored);
+        self.producers.record(header, now_ms);
+        self.next = batch.end();
+        self.tail.push(batch);
+        self.wait_for(self.next)
+    }
+
+    /// What to wait on until everything below `end` is durable; `None` when it is.
+    pub fn wait_for(&mut self, end: Offset) -> Option<oneshot::Receiver<()>> {
+        if end <= self.durable {
+            return None;
+        }
+        let (answer, waiting) = oneshot::channel();
+        // Nearly always at the back; a duplicate of a batch that still waits goes in between.
+        let at = self.waiters.partition_point(|(other, _)| *other <= end);
+        self.waiters.insert(at, (end, answer));
+        Some(waiting)
+    }
+
+    /// The oldest waiting batch is durable.
+    pub fn synced(
+        &mut self,
+        ledger: LedgerId,
+        entry: EntryId,
+        location: Location,
+    ) -> Option<Durable> {
+        let base = self.durable;
+        let end = self.tail.synced(ledger, entry, location)?;
+        self.durable = end;
+        let due = self.waiters.partition_point(|(waits_for, _)| *waits_for <= end);
+        let answers = self.waiters.drain(..due).map(|(_, answer)| answer).collect();
+        Some(Durable { base, answers, wake: std::mem::take(&mut self.fetchers) })
+    }
+
+    pub fn positions(&self) -> Positions {
+        Positions {
+            leader_epoch: self.leader_epoch,
+            log_start: self.log_start,
+            uploaded_end: self.uploaded_end,
+            high_watermark: self.durable,
+            next: self.next,
+        }
+    }
+
+    pub fn read(&self, from: Offset, max_bytes: usize, at_least_one: bool) -> Result<ReadPlan, ReadError> {
+        if self.closed {
+            return Err(ReadError::Closed);
+        }
+        if from < self.log_start || from > self.next {
+            return Err(ReadError::OutOfRange { log_start: self.log_start, high_watermark: self.durable });
+        }
+        let mut plan = ReadPlan { positions: self.positions(), tail: Vec::new(), in_objects: false };
+        if from >= self.durable {
+            return Ok(plan);
+        }
+        if self.tail.start().is_none_or(|start| from < start) {
+            plan.in_objects = true;
+            return Ok(plan);
+        }
+        let mut bytes = 0;
+        for batch in self.tail.durable_from(from) {
+            let first = plan.tail.is_empty() && at_least_one;
+            if !first && bytes + batch.bytes as usize > max_bytes {
+                break;
+            }
+            bytes += batch.bytes as usize;
+            plan.tail.push(batch.clone());
+        }
+        Ok(plan)
+    }
+
+    pub fn epoch_end(&self, asked: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
+        if asked > self.leader_epoch {
+            return None;
+        }
+        self.history.end_of(asked, self.durable).map(|(epoch, end)| (epoch, end.min(self.durable)))
+    }
+
+    pub fn collect_upload(&self, id: PartitionId, ledger: LedgerId, through: EntryId) -> Option<UploadRun> {
+        let batches: Vec<_> = self
+            .tail
+            .durable_from(self.uploaded_end)
+            .take_while(|b| b.ledger == ledger && b.entry < through)
+            .cloned()
+            .collect();
+        let (base, end) = (batches.first()?.base, batches.last()?.end());
+        let state = PartitionState {
+            epochs: self.history.below(end),
+            producers: self.producers.as_of(end),
+            ..Default::default()
+        };
+        Some(UploadRun { partition: id, base, end, batches, state, epochs: self.history.within(base, end) })
+    }
+
+    pub fn follow(&mut self, image: &metadata::Partition) {
+        self.log_start = self.log_start.max(image.log_start.min(self.durable));
+        if image.uploaded_end > self.uploaded_end {
+            self.uploaded_end = image.uploaded_end.min(self.durable);
+            self.producers.trim(self.uploaded_end);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::{NodeId, TopicId};
+    use crate::batch::sample;
+
+    const LEDGER: LedgerId = LedgerId(1);
+    const ID: PartitionId = PartitionId { topic: TopicId([1; 16]), index: 0 };
+
+    fn location(segment: u64) -> Location {
+        Location { segment, offset: 0, len: 0 }
+    }
+
+    fn image(uploaded: i64, log_start: i64) -> metadata::Partition {
+        let mut image = metadata::Partition::new(NodeId(1));
+        (image.uploaded_end, image.log_start) = (Offset(uploaded), Offset(log_start));
+        image.leader_epoch = LeaderEpoch(2);
+        image
+    }
+
+    fn recovered(base: i64, count: i32, entry: u64) -> Recovered {
+        let mut batch = sample::batch(count, 100);
+        batch.place(Offset(base), LeaderEpoch(1));
+        Recovered {
+            header: batch.header(),
+            bytes: batch.len(),
+            ledger: LEDGER,
+            entry: EntryId(entry),
+            location: location(1),
+        }
+    }
+
+    fn append(state: &mut State, count: i32, entry: u64) -> Option<oneshot::Receiver<()>> {
+        let mut batch = sample::batch(count, 100);
+        batch.place(state.next, state.leader_epoch);
+        state.appended(&batch.header(), batch, LEDGER, EntryId(entry), 0)
+    }
+
+    #[test]
+    fn records_are_invisible_until_they_are_durable() {
+        let mut state = State::open(ID, &image(0, 0), vec![]).expect("open");
+        let mut waiting = append(&mut state, 3, 0).expect("not durable yet");
+        let plan = state.read(Offset(0), 1 << 20, true).expect("in range");
+        assert!(plan.tail.is_empty() && !plan.in_objects);
+        assert!(waiting.try_recv().is_err());
+        let news = state.synced(LEDGER, EntryId(0), location(1)).expect("in turn");
+        assert_eq!((news.base, news.answers.len()), (Offset(0), 1));
+        assert_eq!(state.read(Offset(2), 1, true).expect("in range").tail.len(), 1);
+        assert!(matches!(state.read(Offset(4), 1, true), Err(ReadError::OutOfRange { .. })));
+    }
+
+    #[test]
+    fn limits_hold_after_the_first_batch() {
+        let mut state = State::open(ID, &image(0, 0), vec![]).expect("open");
+        for entry in 0..3 {
+            let _ = append(&mut state, 3, entry);
+            state.synced(LEDGER, EntryId(entry), location(1));
+        }
+        assert_eq!(state.read(Offset(0), 1, true).expect("in range").tail.len(), 1);
+        assert_eq!(state.read(Offset(0), 1, false).expect("in range").tail.len(), 0);
+        assert_eq!(state.read(Offset(0), 1 << 20, false).expect("in range").tail.len(), 3);
+    }
+
+    #[test]
+    fn recovery_goes_on_where_the_wal_ends_and_refuses_a_gap() {
+        let state = State::open(ID, &image(10, 0), vec![recovered(5, 5, 0), recovered(10, 2, 1)]).expect("open");
+        assert_eq!((state.next, state.durable, state.tail.start()), (Offset(12), Offset(12), Some(Offset(10))));
+        assert!(state.read(Offset(3), 1, true).expect("in range").in_objects);
+        assert_eq!(state.epoch_end(LeaderEpoch(1)), Some((LeaderEpoch(1), Offset(12))));
+        let gap = State::open(ID, &image(10, 0), vec![recovered(11, 2, 1)]).err();
+        assert_eq!(gap, Some(RecoveredGap { partition: ID, from: Offset(10), to: Offset(11) }));
+        assert!(State::open(ID, &image(10, 11), vec![]).is_err(), "records below the log start were durable");
+    }
+
+    #[test]
+    fn an_upload_takes_what_is_durable_below_the_cut() {
+        let mut state = State::open(ID, &image(0, 0), vec![]).expect("open");
+        for entry in [0, 3, 7] {
+            let _ = append(&mut state, 2, entry);
+        }
+        state.synced(LEDGER, EntryId(0), location(1));
+        state.synced(LEDGER, EntryId(3), location(1));
+        let run = state.collect_upload(ID, LEDGER, EntryId(100)).expect("something");
+        assert_eq!((run.base, run.end, run.batches.len()), (Offset(0), Offset(4), 2));
+        assert_eq!(run.epochs, [(LeaderEpoch(2), Offset(0))]);
+        let run = state.collect_upload(ID, LEDGER, EntryId(3)).expect("something");
+        assert_eq!(run.end, Offset(2));
+        state.follow(&image(4, 0));
+        assert!(state.collect_upload(ID, LEDGER, EntryId(100)).is_none());
+    }
+
+    #[test]
+    fn positions_never_move_back() {
+        let mut state = State::open(ID, &image(0, 0), vec![recovered(0, 10, 0)]).expect("open");
+        state.follow(&image(5, 4));
+        state.follow(&image(2, 1));
+        assert_eq!((state.uploaded_end, state.log_start), (Offset(5), Offset(4)));
+    }
+}

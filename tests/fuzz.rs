@@ -1,0 +1,169 @@
+//! Mutated input for every parser that faces a peer or a disk: none may panic, hang, or take memory by a claim.
+//!
+//! Seeds are valid inputs, mutated by a seeded generator, so a failure repeats. `make test` gives each parser some
+//! thousand inputs, `make fuzz` a minute each. An input that fails is kept as a file and named.
+
+#![forbid(unsafe_code)]
+
+#[path = "it/batch.rs"]
+mod batch;
+#[path = "fuzz/mutate.rs"]
+mod mutate;
+#[path = "fuzz/requests.rs"]
+mod requests;
+
+use bytes::Bytes;
+use casemate::base::Offset;
+use casemate::batch::{StoredBatch, check_produced, compression, first_at_or_after, split_batches, with_max_timestamp};
+use casemate::{kafka, kv, metadata};
+use mutate::{Rng, mutate};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+/// Inputs of a short run, each up to a few kilobytes.
+const INPUTS: u64 = 20_000;
+/// No input of this size may keep a parser this long.
+const SLOW: Duration = Duration::from_secs(2);
+/// What the process may grow by: claims are not memory.
+const GROWTH_KIB: u64 = 512 << 10;
+
+/// Feeds mutations of the seeds to `parse`, for a number of inputs or for CASEMATE_TEST_FUZZ_SECONDS.
+fn fuzz(name: &str, seeds: &[Vec<u8>], parse: impl Fn(&[u8])) {
+    assert!(!seeds.is_empty(), "{name} has no seeds");
+    seeds.iter().for_each(|seed| parse(seed));
+    let seconds =
+        std::env::var("CASEMATE_TEST_FUZZ_SECONDS").ok().and_then(|s| s.parse().ok()).map(Duration::from_secs);
+    // A long run begins elsewhere each time; a short one is the same on every machine.
+    let start = seconds.map_or(1, |_| u64::from(std::process::id()));
+    let (began, before, mut inputs) = (Instant::now(), peak_kib(), 0);
+    while seconds.map_or(inputs < INPUTS, |s| began.elapsed() < s) {
+        let mut rng = Rng::new(start << 40 | inputs);
+        let input = mutate(seeds, &mut rng);
+        let at = Instant::now();
+        let outcome = catch_unwind(AssertUnwindSafe(|| parse(&input)));
+        if outcome.is_err() || at.elapsed() > SLOW {
+            let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("fuzz-{name}-{start}-{inputs}"));
+            std::fs::write(&file, &input).expect("the input can be kept");
+            let what = if outcome.is_err() { "panicked" } else { "was slow" };
+            panic!("{name} {what} on {} bytes, kept in {}", input.len(), file.display());
+        }
+        inputs += 1;
+    }
+    let grown = peak_kib().saturating_sub(before);
+    println!(
+        "{name}: {inputs} inputs from {} seeds in {:?}, peak memory grew by {grown} KiB",
+        seeds.len(),
+        began.elapsed()
+    );
+    assert!(grown < GROWTH_KIB, "{name}: memory grew by {grown} KiB");
+}
+
+/// The most memory that the process ever held.
+fn peak_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")?.split_whitespace().next());
+    line.and_then(|n| n.parse().ok()).unwrap_or(0)
+}
+
+/// Batches of all codecs: some whose packed records are right, some whose attributes lie.
+fn batches() -> Vec<Vec<u8>> {
+    let values: Vec<Vec<u8>> = (0..20).map(|n| vec![n; n as usize * 7]).collect();
+    let plain = batch::encode(&values, batch::Producer { id: 5, epoch: 0 }, 7, 1_700_000_000_000);
+    let stored = StoredBatch::from_contiguous(Bytes::from(plain.clone())).expect("the tests' own batch parses");
+    let packed = compression::Compression::ALL
+        .iter()
+        .filter_map(|codec| compression::recompress(&stored, *codec, None).ok().map(|b| b.to_contiguous().to_vec()));
+    let mut seeds: Vec<Vec<u8>> = packed.collect();
+    for attributes in [1, 2, 3, 4, 5, 0x28] {
+        seeds.push(batch::encode_body(&plain[61..], 20, attributes, batch::NO_PRODUCER, -1, 5));
+    }
+    seeds.push([plain.clone(), plain].concat());
+    seeds
+}
+
+/// Puts the right checksum on a mutated batch, so that what is behind the check is reached too.
+fn with_checksum(input: &[u8]) -> Vec<u8> {
+    let mut bytes = input.to_vec();
+    if bytes.len() > 61 {
+        let length = (bytes.len() as u32 - 12).to_be_bytes();
+        bytes[8..12].copy_from_slice(&length);
+        let crc = batch::crc32c(&bytes[21..]).to_be_bytes();
+        bytes[17..21].copy_from_slice(&crc);
+    }
+    bytes
+}
+
+fn parse_batch(bytes: Vec<u8>) {
+    let bytes = Bytes::from(bytes);
+    let _ = split_batches(bytes.clone());
+    if let Ok((header, stored)) = check_produced(bytes) {
+        let _ = with_max_timestamp(&stored);
+        let _ = first_at_or_after(&stored, Offset(0), header.max_timestamp.saturating_sub(1));
+        for codec in compression::Compression::ALL {
+            let _ = compression::recompress(&stored, codec, None);
+        }
+    }
+}
+
+#[test]
+fn requests() {
+    fuzz("requests", &requests::frames(), |input| {
+        kafka::request::walk_fuzz(input);
+    });
+}
+
+#[test]
+fn produced_batches() {
+    fuzz("batches", &batches(), |input| {
+        parse_batch(input.to_vec());
+        parse_batch(with_checksum(input));
+    });
+}
+
+#[test]
+fn packed_records() {
+    let seeds: Vec<Vec<u8>> = batches().into_iter().map(|b| b[61..].to_vec()).collect();
+    fuzz("compression", &seeds, |input| {
+        for codec in compression::Compression::ALL {
+            let _ = compression::decompress(codec, input, 1 << 20);
+        }
+    });
+}
+
+/// The committed encodings of one kind, which are hexadecimal.
+fn fixtures(folder: &str) -> Vec<Vec<u8>> {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(folder);
+    let files = std::fs::read_dir(path).expect("the fixtures are there").flatten();
+    let texts = files.filter_map(|f| std::fs::read_to_string(f.path()).ok());
+    let digits = texts.map(|t| t.chars().filter_map(|c| c.to_digit(16)).map(|d| d as u8).collect::<Vec<_>>());
+    digits.map(|d| d.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect()).collect()
+}
+
+#[test]
+fn metadata_commands_and_images() {
+    fuzz("metadata", &fixtures("metadata/v1"), |input| {
+        if let Ok(command) = metadata::Command::decode(input) {
+            assert_eq!(
+                metadata::Command::decode(&command.encode()).as_ref(),
+                Ok(&command),
+                "what is read is written the same"
+            );
+        }
+        let _ = metadata::Image::decode(input);
+    });
+}
+
+#[test]
+fn keys_and_values_of_the_embedded_store() {
+    let seeds: Vec<Vec<u8>> = (0..200).step_by(8).map(|n| vec![0; n]).collect();
+    fuzz("kv", &seeds, |input| {
+        let (key, value) = input.split_at(input.len().min(29));
+        let _ = kv::range::decode(key, value);
+        let _ = kv::machine::MachineState::decode(input);
+        for length in [8, 9] {
+            let (key, value) = input.split_at(input.len().min(length));
+            let _ = kv::object::decode(key, value);
+            let _ = kv::raft_log::decode(key, value);
+        }
+    });
+}

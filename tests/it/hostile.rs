@@ -1,0 +1,242 @@
+//! Frames that no client sends: cut, mutated, oversized, claiming what they do not hold. The connection that sent them
+//! may get an error or be closed; nobody else may notice, and no memory may be reserved by a claim.
+
+use super::batch::{self, NO_PRODUCER};
+use super::client::{Client, fetch_request, frame, produce_request, text, topic, try_frame};
+use super::harness::{Launch, Target, folder, now_ms, skip};
+use super::oracle::Rng;
+use kafka_protocol::messages::*;
+use kafka_protocol::protocol::Request;
+use std::io::Read;
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+/// What the process may grow by while it is attacked: frames of up to 100 MiB are legal, claims are not memory.
+const GROWTH_KIB: u64 = 200 << 10;
+
+/// A request of one API: its key, the advertised versions that the library can write, and frames of them.
+struct Sample {
+    key: i16,
+    frames: Vec<(i16, Vec<u8>)>,
+}
+
+fn sample<R: Request>(advertised: &[(i16, i16, i16)], request: R) -> Sample {
+    let range = advertised.iter().filter(|(key, _, _)| *key == R::KEY).flat_map(|(_, min, max)| *min..=*max);
+    let versions = range.filter(|v| (R::VERSIONS.min..=R::VERSIONS.max).contains(v));
+    Sample { key: R::KEY, frames: versions.filter_map(|v| Some((v, try_frame(v, &request, 5).ok()?))).collect() }
+}
+
+/// One populated request for every API of this release.
+fn samples(advertised: &[(i16, i16, i16)]) -> Vec<Sample> {
+    let records = batch::encode(&[b"v".to_vec()], NO_PRODUCER, -1, 1);
+    let asked = metadata_request::MetadataRequestTopic::default().with_name(Some(topic("t")));
+    let created = create_topics_request::CreatableTopic::default().with_name(topic("bad name")).with_num_partitions(1);
+    let listed = list_offsets_request::ListOffsetsTopic::default().with_name(topic("t"));
+    let listed = listed.with_partitions(vec![list_offsets_request::ListOffsetsPartition::default()]);
+    let deleted = delete_records_request::DeleteRecordsTopic::default().with_name(topic("t"));
+    let deleted = deleted.with_partitions(vec![delete_records_request::DeleteRecordsPartition::default()]);
+    let described = describe_configs_request::DescribeConfigsResource::default().with_resource_name(text("t"));
+    let altered = incremental_alter_configs_request::AlterConfigsResource::default().with_resource_type(2);
+    let change = incremental_alter_configs_request::AlterableConfig::default().with_name(text("retention.ms"));
+    let epoch = offset_for_leader_epoch_request::OffsetForLeaderTopic::default().with_topic(topic("t"));
+    let epoch = epoch.with_partitions(vec![offset_for_leader_epoch_request::OffsetForLeaderPartition::default()]);
+    let paged = describe_topic_partitions_request::TopicRequest::default().with_name(topic("t"));
+    vec![
+        sample(advertised, produce_request("t", -1, vec![(0, records)])),
+        sample(advertised, fetch_request("t", 0, 0, 0, 1000)),
+        sample(advertised, ListOffsetsRequest::default().with_topics(vec![listed])),
+        sample(
+            advertised,
+            MetadataRequest::default().with_topics(Some(vec![asked])).with_allow_auto_topic_creation(false),
+        ),
+        sample(advertised, ApiVersionsRequest::default().with_client_software_name(text("a"))),
+        sample(advertised, CreateTopicsRequest::default().with_topics(vec![created])),
+        sample(advertised, DeleteTopicsRequest::default().with_topic_names(vec![topic("absent")])),
+        sample(advertised, DeleteRecordsRequest::default().with_topics(vec![deleted])),
+        sample(advertised, InitProducerIdRequest::default().with_transactional_id(None)),
+        sample(advertised, OffsetForLeaderEpochRequest::default().with_topics(vec![epoch])),
+        sample(advertised, DescribeConfigsRequest::default().with_resources(vec![described])),
+        sample(
+            advertised,
+            IncrementalAlterConfigsRequest::default().with_resources(vec![altered.with_configs(vec![change])]),
+        ),
+        sample(advertised, DescribeLogDirsRequest::default().with_topics(None)),
+        sample(advertised, CreatePartitionsRequest::default()),
+        sample(advertised, DescribeClusterRequest::default()),
+        sample(advertised, DescribeQuorumRequest::default()),
+        sample(advertised, DescribeProducersRequest::default()),
+        sample(advertised, DescribeTopicPartitionsRequest::default().with_topics(vec![paged]).with_cursor(None)),
+    ]
+}
+
+/// Sends a frame on a connection of its own and waits, briefly, for an answer or the end of the connection.
+fn attack(address: SocketAddr, bytes: &[u8]) {
+    use std::io::Write;
+    let Ok(mut socket) = TcpStream::connect(address) else { return };
+    let _ = socket.set_read_timeout(Some(Duration::from_millis(60)));
+    let _ = socket.write_all(bytes);
+    let _ = socket.shutdown(std::net::Shutdown::Write);
+    let mut answer = [0; 512];
+    while matches!(socket.read(&mut answer), Ok(n) if n > 0) {}
+}
+
+/// The other client: everything that it does must go on working.
+fn canary(client: &mut Client, name: &str, written: &mut i64) {
+    let batch = batch::encode(&[b"canary".to_vec()], NO_PRODUCER, -1, now_ms());
+    let produced = client.produce(name, 0, batch).expect("the other connection still produces");
+    assert_eq!((produced.error, produced.base_offset), (0, *written));
+    *written += 1;
+    assert_eq!(client.fetch(name, 0, *written - 1, 1000, 1 << 20).expect("and fetches").batches.len(), 1);
+}
+
+/// The damaged forms of one frame: cut everywhere, and with every place made a huge, negative or odd length.
+fn damage(frame: &[u8], rng: &mut Rng) -> Vec<Vec<u8>> {
+    let relength = |mut bytes: Vec<u8>| {
+        let length = (bytes.len() - 4) as u32;
+        bytes[..4].copy_from_slice(&length.to_be_bytes());
+        bytes
+    };
+    let mut forms: Vec<Vec<u8>> = vec![];
+    for at in (4..frame.len()).step_by(3) {
+        forms.push(relength(frame[..at].to_vec()));
+    }
+    let huge: [&[u8]; 5] = [
+        &[0x7f, 0xff, 0xff, 0xff],
+        &[0xff, 0xff, 0xff, 0xff],
+        &[0xff, 0xff, 0xff, 0xff, 0x0f],
+        &[0x80, 0, 0, 0],
+        &[0xff; 10],
+    ];
+    for at in (14..frame.len()).step_by(2) {
+        let pattern = huge[rng.range(0, huge.len() as u64 - 1) as usize];
+        let mut bytes = frame.to_vec();
+        bytes.resize(bytes.len().max(at + pattern.len()), 0);
+        bytes[at..at + pattern.len()].copy_from_slice(pattern);
+        forms.push(relength(bytes));
+    }
+    for _ in 0..4 {
+        let mut bytes = frame.to_vec();
+        for _ in 0..rng.range(1, 6) {
+            let at = rng.range(8, bytes.len() as u64 - 1) as usize;
+            bytes[at] = rng.next() as u8;
+        }
+        forms.push(bytes);
+    }
+    let mut longer = frame.to_vec();
+    longer.extend([0xaa; 40]);
+    forms.push(relength(longer));
+    forms
+}
+
+#[test]
+fn damaged_requests_of_every_api_and_version_disturb_nobody() {
+    let mut target = Target::new();
+    let name = super::harness::unique("canary");
+    let mut client = target.client();
+    assert_eq!(client.create_topic(&name, 1, &[]).unwrap(), 0);
+    super::harness::wait_for_leaders(&mut client, &name, 1);
+    let advertised: Vec<(i16, i16, i16)> =
+        client.api_versions().unwrap().api_keys.iter().map(|k| (k.api_key, k.min_version, k.max_version)).collect();
+    let samples = samples(&advertised);
+    let sampled = |key: i16| samples.iter().any(|s| s.key == key && !s.frames.is_empty());
+    let unknown: Vec<i16> = advertised.iter().map(|(key, _, _)| *key).filter(|key| !sampled(*key)).collect();
+    if target.broker.is_some() {
+        assert!(unknown.is_empty(), "advertised APIs without a sample here: {unknown:?}");
+    }
+    let before = target.broker.as_ref().map_or(0, |b| b.memory_kib("VmHWM"));
+    let (mut rng, mut sent, mut written) = (Rng(39), 0, 0);
+    for sample in &samples {
+        for (version, frame) in &sample.frames {
+            for bytes in damage(frame, &mut rng) {
+                attack(target.address, &bytes);
+                sent += 1;
+            }
+            canary(&mut client, &name, &mut written);
+            if let Some(broker) = &mut target.broker {
+                assert!(broker.is_alive(), "API {} v{version} ended the process:\n{}", sample.key, broker.log());
+            }
+        }
+    }
+    println!("{sent} damaged frames");
+    if let Some(broker) = &target.broker {
+        let grown = broker.memory_kib("VmHWM") - before;
+        assert!(grown < GROWTH_KIB, "the process grew by {grown} KiB");
+        assert!(!broker.log().contains("panicked"), "{}", broker.log());
+    }
+}
+
+#[test]
+fn frames_with_impossible_lengths_close_their_connection_only() {
+    let mut target = Target::new();
+    let mut other = target.client();
+    let mut header = frame(0, &ApiVersionsRequest::default(), 1);
+    let unsupported = {
+        let mut bytes = frame(4, &MetadataRequest::default(), 1);
+        bytes[6..8].copy_from_slice(&999i16.to_be_bytes());
+        bytes
+    };
+    header[4..6].copy_from_slice(&4321i16.to_be_bytes());
+    let cases: [(&str, Vec<u8>); 8] = [
+        ("2 GiB", 0x7fff_ffffu32.to_be_bytes().to_vec()),
+        ("negative", (-1i32).to_be_bytes().to_vec()),
+        ("the smallest negative", i32::MIN.to_be_bytes().to_vec()),
+        ("above socket.request.max.bytes", (104_857_601u32).to_be_bytes().to_vec()),
+        ("empty", 0u32.to_be_bytes().to_vec()),
+        ("shorter than a header", vec![0, 0, 0, 3, 0, 18, 0]),
+        ("an unknown API", header),
+        ("an unknown version", unsupported),
+    ];
+    for (what, bytes) in cases {
+        let mut client = target.client();
+        client.set_timeout(Duration::from_secs(10)).unwrap();
+        client.send_raw(&bytes).unwrap();
+        let began = Instant::now();
+        let answer = client.receive_raw();
+        assert!(answer.is_err(), "{what}: the connection is closed, not answered with {answer:?}");
+        assert!(began.elapsed() < Duration::from_secs(9), "{what}: closed at once, not by a timeout");
+        other.api_versions().unwrap_or_else(|e| panic!("{what}: the other connection is disturbed: {e}"));
+    }
+    if let Some(broker) = &mut target.broker {
+        assert!(broker.is_alive() && !broker.log().contains("panicked"), "{}", broker.log());
+    }
+}
+
+#[test]
+fn a_flood_of_connections_leaves_the_others_working() {
+    let mut target = Target::new();
+    if target.broker.is_none() {
+        return skip("only against our own binary");
+    }
+    let mut other = target.client();
+    let idle: Vec<_> = (0..500).filter_map(|_| TcpStream::connect(target.address).ok()).collect();
+    let half: Vec<_> = (0..200)
+        .filter_map(|_| {
+            use std::io::Write;
+            let mut socket = TcpStream::connect(target.address).ok()?;
+            socket.write_all(&[0, 0, 1, 0, 0, 18]).ok()?;
+            Some(socket)
+        })
+        .collect();
+    let began = Instant::now();
+    for _ in 0..20 {
+        other.api_versions().expect("an established connection is served");
+    }
+    assert!(began.elapsed() < Duration::from_secs(5));
+    drop((idle, half));
+    target.client().api_versions().expect("new connections are accepted again");
+    assert!(target.broker.as_mut().is_some_and(|b| b.is_alive()));
+}
+
+#[test]
+fn connections_above_the_limit_are_closed() {
+    let dir = folder();
+    let broker = Launch::dev(dir.path()).set("max.connections.per.ip", "5").start();
+    let mut kept: Vec<Client> = (0..5).map(|_| broker.client()).collect();
+    for client in &mut kept {
+        client.api_versions().expect("up to the limit");
+    }
+    let refused = broker.client().api_versions();
+    assert!(refused.is_err(), "the sixth is accepted and closed");
+    kept.pop();
+    super::harness::eventually("a place is free", Duration::from_secs(5), || broker.client().api_versions().ok());
+}
