@@ -15,12 +15,7 @@ impl Broker {
 
     /// Bytes of a partition's batches, wherever they are; `None` when it is not open here. `permit` is for
     /// describing the cluster.
-    pub fn partition_bytes(
-        &self,
-        permit: &Permit,
-        id: PartitionId,
-        partition: &metadata::Partition,
-    ) -> Option<u64> {
+    pub fn partition_bytes(&self, permit: &Permit, id: PartitionId, partition: &metadata::Partition) -> Option<u64> {
         debug_assert!(permit.covers(Operation::Describe, Resource::CLUSTER));
         let open = self.registry.get(id)?;
         Some(partition.object_bytes.saturating_add(open.tail_bytes()))

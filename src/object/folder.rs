@@ -5,13 +5,14 @@
 //! succeed without having written them. Reads and listings are object_store's own; its puts are not used, because
 //! they make one system call per piece and do not say which step failed.
 
+use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice, Write};
 use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -27,9 +28,6 @@ use crate::env::failpoint;
 
 /// Puts are written here first; emptied at start. No key begins with a dot.
 const INCOMING: &str = ".incoming";
-/// Depth to which folders are synced at start: `<cluster>/objects`. Below are only folders of objects, each synced
-/// when an object is added to it.
-const SYNCED_DEPTH: usize = 2;
 /// Pieces of one vectored write (Linux: 1024).
 const PIECES_MAX: usize = 1024;
 
@@ -52,6 +50,9 @@ pub(super) struct SyncedFolder {
 struct Shared {
     root: PathBuf,
     next: AtomicU64,
+    /// Folders whose entry in their parent this process has synced. That one exists says nothing: whoever made it may
+    /// have been killed before its sync, or be about to do it.
+    kept: Mutex<HashSet<PathBuf>>,
     /// Why a sync failed, once one has.
     fenced: OnceLock<Arc<str>>,
 }
@@ -59,8 +60,14 @@ struct Shared {
 impl SyncedFolder {
     /// Opens the folder, makes it if it does not exist, and removes what an interrupted put left behind.
     pub fn open(root: &Path) -> io::Result<Self> {
-        if !root.is_dir() {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(root)?;
+        let root = std::path::absolute(root)?;
+        let existing = root.ancestors().skip(1).find(|folder| folder.is_dir()).map(Path::to_owned);
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&root)?;
+        for folder in root.ancestors().skip(1) {
+            File::open(folder)?.sync_all()?;
+            if existing.as_deref() == Some(folder) {
+                break;
+            }
         }
         let root = root.canonicalize()?;
         let incoming = root.join(INCOMING);
@@ -68,32 +75,17 @@ impl SyncedFolder {
             fs::remove_dir_all(&incoming)?;
         }
         fs::DirBuilder::new().mode(0o700).create(&incoming)?;
-        // A process that was killed between making a folder and syncing its parent left it to chance.
-        if let Some(parent) = root.parent() {
-            sync_dir(parent)?;
-        }
-        sync_tree(&root, SYNCED_DEPTH)?;
+        File::open(&root)?.sync_all()?;
         let reader = LocalFileSystem::new_with_prefix(&root).map_err(io::Error::other)?;
-        let shared = Shared { root, next: AtomicU64::new(0), fenced: OnceLock::new() };
+        let kept = Mutex::new(HashSet::from([root.clone()]));
+        let shared = Shared { root, next: AtomicU64::new(0), kept, fenced: OnceLock::new() };
         Ok(SyncedFolder { reader, shared: Arc::new(shared) })
     }
 }
 
-fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
-}
-
-fn sync_tree(dir: &Path, depth: usize) -> io::Result<()> {
-    sync_dir(dir)?;
-    if depth > 0 {
-        for entry in fs::read_dir(dir)? {
-            let entry = entry?;
-            if entry.file_type()?.is_dir() {
-                sync_tree(&entry.path(), depth - 1)?;
-            }
-        }
-    }
-    Ok(())
+/// Opened before it is changed: to be unable to open it afterwards would leave the change unsynced.
+fn open_to_sync(path: &Path) -> Result<File, FolderError> {
+    File::open(path).map_err(|source| FolderError::Write { path: path.to_owned(), source })
 }
 
 impl Shared {
@@ -133,13 +125,14 @@ impl Shared {
         let failed = |source| FolderError::Write { path: path.to_owned(), source };
         let Some(folder) = path.parent() else { return Err(failed(io::ErrorKind::InvalidInput.into())) };
         self.make_folder(folder)?;
+        let opened = open_to_sync(folder)?;
         failpoint::hit("object-before-link");
         let published = match mode {
             PutMode::Create => match fs::hard_link(staged, path) {
                 Ok(()) => true,
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                     // Whoever put it may have been killed before its sync; it counts as stored from now on.
-                    File::open(path).map_err(failed)?.sync_all().map_err(|error| self.fence(path, error))?;
+                    open_to_sync(path)?.sync_all().map_err(|error| self.fence(path, error))?;
                     false
                 }
                 Err(error) => return Err(failed(error)),
@@ -147,38 +140,38 @@ impl Shared {
             _ => fs::rename(staged, path).map(|()| true).map_err(failed)?,
         };
         failpoint::hit("object-after-link");
-        sync_dir(folder).map_err(|error| self.fence(folder, error))?;
+        opened.sync_all().map_err(|error| self.fence(folder, error))?;
         Ok(published)
     }
 
     /// Makes `folder` and what is missing above it, each synced into its parent.
     fn make_folder(&self, folder: &Path) -> Result<(), FolderError> {
-        if folder.is_dir() {
-            return Ok(());
+        let kept = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(parent) = folder.parent().filter(|_| !kept().contains(folder)) else { return Ok(()) };
+        self.make_folder(parent)?;
+        let opened = open_to_sync(parent)?;
+        match fs::DirBuilder::new().mode(0o700).create(folder) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(source) => return Err(FolderError::Write { path: folder.to_owned(), source }),
         }
-        if let Some(parent) = folder.parent() {
-            self.make_folder(parent)?;
-            match fs::DirBuilder::new().mode(0o700).create(folder) {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(source) => return Err(FolderError::Write { path: folder.to_owned(), source }),
-            }
-            sync_dir(parent).map_err(|error| self.fence(parent, error))?;
-        }
+        opened.sync_all().map_err(|error| self.fence(parent, error))?;
+        kept().insert(folder.to_owned());
         Ok(())
     }
 
     /// Returns false when there is no such file.
     fn delete(&self, path: &Path) -> Result<bool, FolderError> {
         self.check()?;
+        let failed = |source| FolderError::Write { path: path.to_owned(), source };
+        let Some(folder) = path.parent().filter(|folder| folder.is_dir()) else { return Ok(false) };
+        let opened = open_to_sync(folder)?;
         match fs::remove_file(path) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-            Err(source) => return Err(FolderError::Write { path: path.to_owned(), source }),
+            Err(error) => return Err(failed(error)),
         }
-        if let Some(folder) = path.parent() {
-            sync_dir(folder).map_err(|error| self.fence(folder, error))?;
-        }
+        opened.sync_all().map_err(|error| self.fence(folder, error))?;
         Ok(true)
     }
 }

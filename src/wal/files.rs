@@ -129,17 +129,19 @@ fn prepare(shared: &Shared, generation: u64, from: Source) -> io::Result<()> {
             (free.slot, if fits { Ok(free.file) } else { segment::create(&*shared.disk, free.slot, bytes) })
         }
     };
-    let listed = made.and_then(|file| {
-        list(shared, generation, slot, file.clone()).inspect_err(|_| {
-            // Its space is claimed: it is there for the next attempt.
-            lock(&shared.state).free.push_front(FreeFile { slot, bytes, file, generation: None });
-        })
+    let listed = made.map_err(|e| (e, None)).and_then(|file| {
+        list(shared, generation, slot, file.clone()).map_err(|e| (e, Some(file)))
     });
     let mut state = lock(&shared.state);
-    state.preparing = false;
-    if listed.is_err() {
+    let listed = listed.map_err(|(e, file)| {
+        state.preparing = false;
         state.next_generation = generation;
-    }
+        // Its space is claimed: it is there for the next attempt.
+        if let Some(file) = file {
+            state.free.push_front(FreeFile { slot, bytes, file, generation: None });
+        }
+        e
+    });
     let done = if grows || listed.is_err() { report_room(&mut state, listed) } else { listed };
     drop(state);
     shared.work.notify_one();

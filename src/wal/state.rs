@@ -267,7 +267,10 @@ impl Shared {
         next.store(&*self.disk)?;
         *manifest = next;
         if let Some(segment) = added {
-            lock(&self.state).prepared.push_back(segment);
+            // In one step, for what is promised to the queue counts both.
+            let mut state = lock(&self.state);
+            state.preparing = false;
+            state.prepared.push_back(segment);
         }
         Ok(())
     }

@@ -258,7 +258,10 @@ fn a_wal_that_misses_unuploaded_records_is_refused() {
     std::fs::rename(dir.path().join("wal"), dir.path().join("wal-away")).unwrap();
     let ended = slow(dir.path()).run_to_end();
     assert!(!ended.status.success(), "{ended}");
-    assert!(ended.log.contains("wal"), "it says what is missing: {ended}");
+    assert!(
+        ended.log.contains("WAL") && ended.log.contains("put the former"),
+        "what is missing, and the remedy: {ended}"
+    );
     std::fs::remove_dir_all(dir.path().join("wal")).ok();
     std::fs::rename(dir.path().join("wal-away"), dir.path().join("wal")).unwrap();
     assert_eq!(read(&slow(dir.path()).start(), "only-here"), ["a"], "and the refusal changed nothing");

@@ -214,11 +214,8 @@ fn apply(
 }
 
 fn differences(resource: &ConfigResource, before: &Own, after: &Own) -> Vec<ConfigChange> {
-    let change = |name: &String, value: Option<String>| ConfigChange {
-        resource: resource.clone(),
-        name: name.clone(),
-        value,
-    };
+    let change =
+        |name: &String, value: Option<String>| ConfigChange { resource: resource.clone(), name: name.clone(), value };
     let removed = before.keys().filter(|name| !after.contains_key(*name)).map(|name| change(name, None));
     let set = after.iter().filter(|(name, value)| before.get(*name) != Some(*value));
     removed.chain(set.map(|(name, value)| change(name, Some(value.clone())))).collect()
@@ -235,10 +232,7 @@ mod tests {
     const SUBTRACT: i8 = 3;
 
     fn asked(name: &str, operation: i8, value: Option<&str>) -> AlterableConfig {
-        AlterableConfig::default()
-            .with_name(text(name))
-            .with_config_operation(operation)
-            .with_value(value.map(text))
+        AlterableConfig::default().with_name(text(name)).with_config_operation(operation).with_value(value.map(text))
     }
 
     fn own(pairs: &[(&str, &str)]) -> Own {
@@ -277,7 +271,11 @@ mod tests {
             (vec![], asked(POLICY, APPEND, Some("compact")), Err(40)),
             (vec![], asked(POLICY, SUBTRACT, Some("delete")), Ok(vec![(POLICY, "")])),
             (vec![], asked(REPLICAS, APPEND, Some("0:1, 1:1,0:1")), Ok(vec![(REPLICAS, "0:1,1:1")])),
-            (vec![(REPLICAS, "0:1,1:1")], asked(REPLICAS, APPEND, Some("2:1,0:1")), Ok(vec![(REPLICAS, "0:1,1:1,2:1")])),
+            (
+                vec![(REPLICAS, "0:1,1:1")],
+                asked(REPLICAS, APPEND, Some("2:1,0:1")),
+                Ok(vec![(REPLICAS, "0:1,1:1,2:1")]),
+            ),
             (vec![(REPLICAS, "0:1,1:1")], asked(REPLICAS, SUBTRACT, Some("0:1,9:9")), Ok(vec![(REPLICAS, "1:1")])),
         ] {
             let result = topic(&before, std::slice::from_ref(&change));

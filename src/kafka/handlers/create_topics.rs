@@ -168,12 +168,14 @@ fn partitions_in_all(topics: &[CreatableTopic], settings: &BrokerSettings) -> us
 /// What is to be made; refuses what cannot be.
 fn plan(asked: &CreatableTopic, settings: &BrokerSettings, node: NodeId) -> Result<NewTopic, Refusal> {
     let configs = configs(asked)?;
-    let (partitions, replication_factor) = if asked.assignments.is_empty() {
-        counted(asked, settings)?
-    } else {
-        (assigned(asked, node)?, 1)
-    };
-    Ok(NewTopic { name: asked.name.to_string(), partitions, replication_factor, configs: configs.into_iter().collect() })
+    let (partitions, replication_factor) =
+        if asked.assignments.is_empty() { counted(asked, settings)? } else { (assigned(asked, node)?, 1) };
+    Ok(NewTopic {
+        name: asked.name.to_string(),
+        partitions,
+        replication_factor,
+        configs: configs.into_iter().collect(),
+    })
 }
 
 fn counted(asked: &CreatableTopic, settings: &BrokerSettings) -> Result<(usize, i16), Refusal> {
@@ -207,7 +209,8 @@ fn counted(asked: &CreatableTopic, settings: &BrokerSettings) -> Result<(usize, 
 
 /// The number of partitions of a topic that is assigned by hand.
 fn assigned(asked: &CreatableTopic, node: NodeId) -> Result<usize, Refusal> {
-    let beside = |what| Refusal::invalid(format!("A manual partition assignment was specified, but {what} not set to -1."));
+    let beside =
+        |what| Refusal::invalid(format!("A manual partition assignment was specified, but {what} not set to -1."));
     if asked.replication_factor != -1 {
         return Err(beside("replication factor was"));
     }
@@ -229,7 +232,11 @@ fn check_assignments(assignments: &[CreatableReplicaAssignment], node: NodeId) -
         check_replicas(&assignment.broker_ids, node)?;
     }
     let consecutive = (0..).take(assignments.len()).all(|index| seen.contains(&index));
-    if consecutive { Ok(()) } else { Err(invalid("partitions should be a consecutive 0-based integer sequence".into())) }
+    if consecutive {
+        Ok(())
+    } else {
+        Err(invalid("partitions should be a consecutive 0-based integer sequence".into()))
+    }
 }
 
 /// Whether a partition may be placed on these brokers: on this one, and once.
@@ -276,7 +283,10 @@ mod tests {
 
     fn topic(partitions: i32, replication_factor: i16) -> CreatableTopic {
         let name = kafka_protocol::messages::TopicName(text("t"));
-        CreatableTopic::default().with_name(name).with_num_partitions(partitions).with_replication_factor(replication_factor)
+        CreatableTopic::default()
+            .with_name(name)
+            .with_num_partitions(partitions)
+            .with_replication_factor(replication_factor)
     }
 
     fn assignments(of: &[(i32, &[i32])]) -> Vec<CreatableReplicaAssignment> {
@@ -348,9 +358,12 @@ mod tests {
         let made = with(&[("retention.ms", Some("1")), ("retention.ms", Some("2"))]).unwrap();
         assert_eq!(made.configs, [("retention.ms".to_owned(), "2".to_owned())]);
         assert_eq!(code(with(&[("cleanup.policy", Some(""))])), 0);
-        for (name, value) in
-            [("nope", Some("1")), ("retention.ms", Some("x")), ("retention.ms", None), ("cleanup.policy", Some("compact"))]
-        {
+        for (name, value) in [
+            ("nope", Some("1")),
+            ("retention.ms", Some("x")),
+            ("retention.ms", None),
+            ("cleanup.policy", Some("compact")),
+        ] {
             assert_eq!(code(with(&[(name, value)])), 40, "{name} {value:?}");
         }
     }

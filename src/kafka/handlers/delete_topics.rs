@@ -26,7 +26,10 @@ enum Named {
     ByName(StrBytes),
     ById(Uuid),
     /// In both ways, or in none.
-    Wrongly { name: Option<StrBytes>, id: Uuid },
+    Wrongly {
+        name: Option<StrBytes>,
+        id: Uuid,
+    },
 }
 
 impl Handlers {
@@ -128,8 +131,8 @@ fn judged(named: Vec<Named>, image: &Image) -> Vec<(Named, Option<Refusal>)> {
     };
     let mut judged = Vec::with_capacity(times.len());
     for (topic, count) in &times {
-        let id_beside_name = matches!(topic, Named::ById(_))
-            && other_way(topic, image).is_some_and(|other| times.contains_key(&other));
+        let id_beside_name =
+            matches!(topic, Named::ById(_)) && other_way(topic, image).is_some_and(|other| times.contains_key(&other));
         // Of a topic that is named in both ways, the name is answered.
         if *count > 1 || !id_beside_name {
             judged.push((topic.clone(), fault(topic, *count).map(Refusal::invalid)));

@@ -88,9 +88,9 @@ pub(super) fn broker_resource(name: &str, node: NodeId) -> Result<ConfigResource
     }
     match name.parse::<i32>() {
         Ok(id) if id == node.0 => Ok(ConfigResource::Broker(node)),
-        Ok(_) => Err(Refusal::invalid(format!(
-            "Unexpected broker id, expected {node} or empty string, but received {name}"
-        ))),
+        Ok(_) => {
+            Err(Refusal::invalid(format!("Unexpected broker id, expected {node} or empty string, but received {name}")))
+        }
         Err(_) => Err(Refusal::invalid(format!("Broker id must be an integer, but it is: {name}"))),
     }
 }

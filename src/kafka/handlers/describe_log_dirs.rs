@@ -27,7 +27,7 @@ impl Handlers {
                 response.error_code = errors::denied(&denied).code();
                 self.count(&request, response.error_code);
             }
-            // The size of the volume stays "unknown": acknowledged data live in the bucket, so it says nothing.
+            // The size of the volume stays "unknown": what it has room for is the WAL, not the partitions.
             Ok(permit) => response.results.push(
                 DescribeLogDirsResult::default()
                     .with_log_dir(text(self.broker.data_folder()))
@@ -48,7 +48,8 @@ impl Handlers {
             };
             let partitions = self.sizes_of(permit, topic, indexes);
             let name = TopicName(text(&*topic.name));
-            (!partitions.is_empty()).then(|| DescribeLogDirsTopic::default().with_name(name).with_partitions(partitions))
+            (!partitions.is_empty())
+                .then(|| DescribeLogDirsTopic::default().with_name(name).with_partitions(partitions))
         });
         described.collect()
     }

@@ -16,7 +16,7 @@ use super::{Handlers, text};
 
 const TOPIC: &str = "__cluster_metadata";
 const PARTITION: i32 = 0;
-/// Version from which the addresses of the voters are given (KIP-853).
+/// Version from which the addresses of the voters and the ids of their storage are given (KIP-853).
 const NODES_SINCE: i16 = 2;
 
 impl Handlers {
@@ -42,12 +42,12 @@ impl Handlers {
                 refused(&body.topics, error)
             }
             None => {
-                let image = self.broker.image();
+                let (image, now_ms) = (self.broker.image(), self.broker.clock().wall_ms());
+                let mut partition = described(&status, self.broker.node, now_ms);
                 if request.to.version >= NODES_SINCE {
+                    name_storage(&mut partition, &image);
                     response.nodes = nodes(&status, &image);
                 }
-                let now_ms = self.broker.clock().wall_ms();
-                let partition = described(&status, &image, self.broker.node, now_ms);
                 vec![TopicData::default().with_topic_name(metadata()).with_partitions(vec![partition])]
             }
         };
@@ -82,12 +82,9 @@ fn refused(topics: &[AskedTopic], error: ResponseError) -> Vec<TopicData> {
         .collect()
 }
 
-fn described(status: &QuorumStatus, image: &Image, node: NodeId, now_ms: i64) -> PartitionData {
+fn described(status: &QuorumStatus, node: NodeId, now_ms: i64) -> PartitionData {
     let voters = status.voters.iter().map(|voter| {
-        let storage = image.brokers.get(voter).map(|broker| broker.incarnation.0).unwrap_or_default();
-        let replica = ReplicaState::default()
-            .with_replica_id(voter.0.into())
-            .with_replica_directory_id(uuid::Uuid::from_bytes(storage));
+        let replica = ReplicaState::default().with_replica_id(voter.0.into());
         if *voter != node {
             return replica.with_log_end_offset(-1);
         }
@@ -105,6 +102,15 @@ fn described(status: &QuorumStatus, image: &Image, node: NodeId, now_ms: i64) ->
         .with_current_voters(voters.collect())
 }
 
+/// A node's storage is another one when its WAL is.
+fn name_storage(partition: &mut PartitionData, image: &Image) {
+    for voter in &mut partition.current_voters {
+        if let Some(broker) = image.brokers.get(&NodeId(voter.replica_id.0)) {
+            voter.replica_directory_id = uuid::Uuid::from_bytes(broker.incarnation.0);
+        }
+    }
+}
+
 fn offset(index: u64) -> i64 {
     i64::try_from(index).unwrap_or(i64::MAX)
 }
@@ -113,8 +119,9 @@ fn nodes(status: &QuorumStatus, image: &Image) -> Vec<Node> {
     let voters = status.voters.iter().map(|voter| {
         let endpoints = image.brokers.get(voter).map(|broker| &*broker.endpoints).unwrap_or_default();
         let listeners = endpoints.iter().map(|endpoint| {
+            // In capitals, because Kafka's tools take no other name for one.
             Listener::default()
-                .with_name(text(&*endpoint.listener))
+                .with_name(text(endpoint.listener.to_uppercase()))
                 .with_host(text(&*endpoint.host))
                 .with_port(endpoint.port)
         });
@@ -126,8 +133,32 @@ fn nodes(status: &QuorumStatus, image: &Image) -> Vec<Node> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::{BrokerEpoch, WalIncarnation};
+    use crate::metadata::{Broker, Endpoint};
     use kafka_protocol::messages::TopicName;
     use kafka_protocol::messages::describe_quorum_request::PartitionData as AskedPartition;
+
+    fn status() -> QuorumStatus {
+        QuorumStatus {
+            leader: Some(NodeId(1)),
+            term: 3,
+            last_index: Some(9),
+            committed: 10,
+            applied: Some(9),
+            voters: vec![NodeId(1), NodeId(2)],
+        }
+    }
+
+    fn broker() -> Broker {
+        Broker {
+            epoch: BrokerEpoch(1),
+            incarnation: WalIncarnation([5; 16]),
+            boot: 1,
+            endpoints: vec![Endpoint { listener: "plaintext".into(), host: "h".into(), port: 9 }],
+            version: String::new(),
+            registered_ms: 0,
+        }
+    }
 
     #[test]
     fn only_the_metadata_partition_alone_is_there() {
@@ -148,20 +179,40 @@ mod tests {
         }
     }
 
+    /// Kafka's admin client refuses the whole answer otherwise.
+    #[test]
+    fn listeners_are_named_in_capitals() {
+        let image = Image { brokers: [(NodeId(1), broker())].into(), ..Image::default() };
+        let named = nodes(&status(), &image);
+        assert_eq!(named.iter().map(|node| node.node_id.0).collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(named[0].listeners[0].name.as_str(), "PLAINTEXT");
+    }
+
+    #[test]
+    fn what_only_version_2_has_is_left_out_before() {
+        use kafka_protocol::protocol::Encodable;
+        let mut partition = described(&status(), NodeId(1), 77);
+        let response = |partition: &PartitionData| {
+            let topic = TopicData::default().with_partitions(vec![partition.clone()]);
+            DescribeQuorumResponse::default().with_topics(vec![topic])
+        };
+        for version in 0..NODES_SINCE {
+            assert!(response(&partition).compute_size(version).is_ok(), "version {version}");
+        }
+        let image = Image { brokers: [(NodeId(1), broker())].into(), ..Image::default() };
+        name_storage(&mut partition, &image);
+        assert!(response(&partition).compute_size(NODES_SINCE).is_ok());
+    }
+
     #[test]
     fn offsets_are_those_after_the_last_entry() {
-        let status = QuorumStatus {
-            leader: Some(NodeId(1)),
-            term: 3,
-            last_index: Some(9),
-            committed: 10,
-            applied: Some(9),
-            voters: vec![NodeId(1), NodeId(2)],
-        };
-        let partition = described(&status, &Image::default(), NodeId(1), 77);
+        let partition = described(&status(), NodeId(1), 77);
         assert_eq!((partition.leader_epoch, partition.high_watermark), (3, 10));
-        let ends: Vec<_> =
-            partition.current_voters.iter().map(|v| (v.replica_id.0, v.log_end_offset, v.last_fetch_timestamp)).collect();
+        let ends: Vec<_> = partition
+            .current_voters
+            .iter()
+            .map(|v| (v.replica_id.0, v.log_end_offset, v.last_fetch_timestamp))
+            .collect();
         assert_eq!(ends, [(1, 10, 77), (2, -1, -1)]);
     }
 }

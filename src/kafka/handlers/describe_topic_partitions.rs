@@ -102,8 +102,7 @@ impl Handlers {
             }
         };
         // They are not asked for: this API always has them.
-        let operations =
-            self.authorizer.authorized_operations(&context.principal, Resource::topic(asked.name));
+        let operations = self.authorizer.authorized_operations(&context.principal, Resource::topic(asked.name));
         answer.with_topic_authorized_operations(operations)
     }
 }
@@ -195,9 +194,10 @@ mod tests {
         let topics = [('a', 5), ('c', 1), ('d', 0), ('e', 2)];
         let page = |from: char, first: usize, limit: usize| {
             let (page, next) = take(
-                topics.iter().filter(|(name, _)| *name >= from).map(|(name, count)| {
-                    (*name, if *name == from { first } else { 0 }, *count)
-                }),
+                topics
+                    .iter()
+                    .filter(|(name, _)| *name >= from)
+                    .map(|(name, count)| (*name, if *name == from { first } else { 0 }, *count)),
                 limit,
             );
             let page: Vec<_> = page.into_iter().map(|(name, range)| (name, range.start, range.end)).collect();

@@ -59,7 +59,9 @@ impl Handlers {
         match outcome {
             Ok(Some(found)) => {
                 (response.offset, response.timestamp) = (found.offset.0, found.timestamp);
-                response.leader_epoch = found.leader_epoch.0;
+                if request.to.version >= 4 {
+                    response.leader_epoch = found.leader_epoch.0;
+                }
             }
             Ok(None) => {}
             Err(error) => {

@@ -88,7 +88,11 @@ impl Handlers {
             answers.push(match &asked.name {
                 Some(name) if id.is_zero() => self.named_topic(request, &name.0, may_create).await,
                 None if !id.is_zero() && request.to.version >= 12 => self.topic_by_id(&request.context, id),
-                name => failed(name.clone().map(|n| n.0), id, ResponseError::InvalidRequest),
+                // Before version 12 a name cannot be null.
+                name => {
+                    let name = name.clone().map(|n| n.0).or((request.to.version < 12).then(StrBytes::default));
+                    failed(name, id, ResponseError::InvalidRequest)
+                }
             });
         }
         answers

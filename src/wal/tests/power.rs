@@ -115,19 +115,11 @@ impl Run<'_> {
         if self.dice.one_in(3) {
             self.disk.power_off_after(self.dice.below(25));
         }
-        let before = (self.disk.fork(), manifest::Manifest::load(&self.disk));
         match self.try_open() {
             Ok(opened) => {
-                eprintln!("OPEN report {:?} ids {:?}", opened.report, opened.ids().len());
                 self.stats.starts += 1;
                 self.stats.cuts += opened.report.torn.is_some() as u64;
-                if let Err(e) = self.journal.check(&opened.entries) {
-                    eprintln!("uploaded {:?} published {:?}", self.journal.uploaded, self.journal.published);
-                    eprintln!("before {:?}", before.1);
-                    eprintln!("found {:?}", opened.entries.iter().map(|e| (e.0.0, e.1.0, e.2)).collect::<Vec<_>>());
-                    for n in before.0.list("wal").unwrap() { if slot_of(&n).is_some() { eprintln!("{n}:"); for b in blocks(&before.0, &format!("wal/{n}")) { eprintln!("   g{} s{} w{} r{} o{} n{} f{} e{}", b.generation, b.sequence, b.watermark, b.run, b.offset, b.block_bytes, b.flags, b.entries); } } }
-                    return Err(e);
-                }
+                self.journal.check(&opened.entries)?;
                 Ok(Some(opened))
             }
             Err(_) if self.disk.is_off() => {
@@ -149,16 +141,16 @@ impl Run<'_> {
 
     /// Appends and trims until the power goes or enough was done.
     fn work(&mut self, opened: &Opened) -> Result<(), String> {
-        match self.dice.below(3) {
-            0 => self.disk.power_off_after(self.dice.below(60)),
-            1 => opened.recorder.power_off_at(&self.disk, 1 + self.dice.below(12)),
+        match self.dice.below(6) {
+            0..4 => self.disk.power_off_after(self.dice.below(40)),
+            4 => opened.recorder.power_off_at(&self.disk, 1 + self.dice.below(12)),
             _ => {}
         }
         let mut sent = 0;
         for _ in 0..self.dice.below(60) {
             let ledger = self.dice.below(LEDGERS);
             let id = self.journal.next(ledger);
-            let len = if self.dice.one_in(4) { self.dice.below(7000) } else { self.dice.below(600) };
+            let len = if self.dice.one_in(3) { self.dice.below(7000) } else { self.dice.below(900) };
             self.journal.versions += 1;
             let e = entry(ledger, id, len as usize, self.journal.versions);
             match opened.wal.append(e.clone()) {
@@ -244,7 +236,7 @@ impl Run<'_> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn what_is_published_survives_and_what_is_cut_stays_away(seed in any::<u64>()) {
@@ -259,8 +251,8 @@ fn the_runs_are_not_vacuous() {
     for seed in 0..100 {
         run(seed, Plant::None, &mut stats).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
     }
-    let enough = stats.starts > 300 && stats.killed_starts > 50 && stats.cuts > 20 && stats.rot > 30;
-    assert!(enough && stats.published > 3_000 && stats.rolls > 100, "{stats:?}");
+    let enough = stats.starts > 300 && stats.killed_starts > 30 && stats.cuts > 10 && stats.rot > 30;
+    assert!(enough && stats.published > 2_000 && stats.rolls > 100, "{stats:?}");
 }
 
 #[test]
@@ -269,15 +261,5 @@ fn planted_bugs_are_caught() {
         let caught = (0..60).find_map(|seed| run(seed, plant, &mut Stats::default()).err());
         let caught = caught.unwrap_or_else(|| panic!("{plant:?} was not caught"));
         assert!(caught.contains("lost") || caught.contains("cut"), "{plant:?}: {caught}");
-    }
-}
-
-#[test]
-fn dbg() {
-    for i in 0..3000u64 {
-        let seed = std::env::var("SEED").ok().map_or(i * 7919, |s| s.parse().unwrap());
-        eprintln!("RUN {seed}");
-        let r = run(seed, Plant::None, &mut Stats::default());
-        if r.is_err() { eprintln!("seed {seed}"); panic!("{r:?}"); }
     }
 }
