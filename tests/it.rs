@@ -19,5 +19,6 @@ mod it {
     mod process;
     mod strace;
     mod tls;
+    mod versions;
     mod wire;
 }

@@ -4,6 +4,7 @@
 //! touched, so that a second process changes nothing. A storage failure ends the process at once: what a failed
 //! sync left behind is for the next start to find out.
 
+mod background;
 mod metrics;
 mod open;
 
@@ -21,11 +22,11 @@ use crate::admin;
 use crate::broker::Broker;
 use crate::cli::{notify, ready};
 use crate::config::{Config, Listener as ListenerConfig, Mode};
-use crate::env::{Clock, Entropy, SystemClock, SystemEntropy, lock_dir};
-use crate::kafka::connection::{ConnectionOptions, Wire};
+use crate::env::{Clock, LockError, SystemClock, SystemEntropy, lock_dir};
+use crate::kafka::WireMetrics;
+use crate::kafka::connection::Wire;
 use crate::kafka::handlers::Handlers;
 use crate::kafka::listener::{Admission, Listener, Security, bind};
-use crate::kafka::WireMetrics;
 use crate::security::{Authorizer, PrincipalRules, ServerTls};
 
 use open::Opened;
@@ -62,8 +63,10 @@ struct Bound {
 /// Runs a node until it is told to stop or its storage fails.
 pub async fn run(config: Config) -> Result<(), Error> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
-    let _lock = lock_dir(&config.data_dir).map_err(|e| Error::Taken(e.to_string()))?;
+    let _lock = lock_dir(&config.data_dir).map_err(|e| match e {
+        LockError::Taken { .. } => Error::Taken(e.to_string()),
+        LockError::Io { .. } => Error::Configuration(e.to_string()),
+    })?;
     let tls = Arc::new(load_tls(&config, clock.clone())?);
     let bound = bind_kafka(&config)?;
     let admin_socket = bind_one(config.admin)?;
@@ -71,32 +74,32 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let endpoints = bound.iter().map(|b| b.config.endpoint(b.address)).collect();
     let addresses: Vec<_> = bound.iter().map(|b| (&b.config, b.address)).collect();
     let static_settings = config.static_settings(&addresses);
+    let shown = ready::Addresses::new(&addresses, admin_address);
 
     notify::starting();
-    let opened = open::open(&config, endpoints, static_settings, clock.clone(), entropy).await?;
-    let broker = opened.broker.clone();
+    let opened = open::open(&config, endpoints, static_settings, clock.clone(), Arc::new(SystemEntropy)).await?;
     let wire_metrics = Arc::new(WireMetrics::new());
-    let handlers = Arc::new(Handlers::new(broker.clone(), authorizer(&config, &broker), wire_metrics.clone()));
     let (stop, stopping) = watch::channel(false);
     let mut tasks = JoinSet::new();
-    let shown = ready::Addresses::new(&addresses, admin_address);
-    serve_kafka(&config, &broker, &tls, bound, handlers, &wire_metrics, &clock, &stopping, &mut tasks);
+    serve_kafka(&config, &opened, &tls, bound, &wire_metrics, &clock, &stopping, &mut tasks);
     let health = admin::Health::new();
     let collectors = metrics::collectors(&opened, wire_metrics, tls.clone(), &*clock);
-    let admin_tls = (config.mode == Mode::Serve).then_some(tls);
-    tasks.spawn(admin::serve(admin_socket, admin_tls, health.clone(), collectors, stopping.clone()));
-    let background = spawn_background(&broker);
+    let admin_tls = (config.mode == Mode::Serve).then_some(tls.clone());
+    tasks.spawn(admin::serve(admin_socket, admin_tls, health.clone(), collectors, stopping));
+    let background = background::spawn(&opened, &health, tls);
     health.ready();
     ready::announce(&config, &shown);
     notify::ready();
 
-    let outcome = wait(&opened).await;
-    health.stopping();
-    notify::stopping();
-    match outcome {
-        Ok(()) => drain(&config, opened, stop, tasks, background).await,
+    match wait(&opened).await {
+        Ok(()) => {
+            health.stopping();
+            notify::stopping();
+            drain(&config, opened, stop, tasks, background).await
+        }
         Err(error) => {
             // Nothing more is written: the next start decides what of the last moments counts.
+            health.fenced(error.to_string());
             tracing::error!(%error, "storage failed; this node fences itself");
             Err(error)
         }
@@ -144,27 +147,21 @@ fn local(socket: &TcpListener) -> Result<SocketAddr, Error> {
     socket.local_addr().map_err(|e| Error::Configuration(format!("a listener has no address: {e}")))
 }
 
-#[allow(clippy::too_many_arguments)]
+#[expect(clippy::too_many_arguments, reason = "the composition root hands everything over once")]
 fn serve_kafka(
     config: &Config,
-    broker: &Broker,
+    opened: &Opened,
     tls: &Arc<ServerTls>,
     bound: Vec<Bound>,
-    handlers: Arc<Handlers>,
     metrics: &Arc<WireMetrics>,
     clock: &Arc<dyn Clock>,
     stopping: &watch::Receiver<bool>,
     tasks: &mut JoinSet<()>,
 ) {
+    let broker = &opened.broker;
+    let handlers = Arc::new(Handlers::new(broker.clone(), authorizer(config, broker), metrics.clone()));
     let settings = broker.broker_settings();
-    let options = ConnectionOptions {
-        request_bytes_max: settings.request_bytes_max,
-        frame_timeout: Duration::from_millis(config.options.limits.frame_timeout_ms),
-        idle_timeout: settings.connection_idle_ms.map_or(Duration::from_secs(u32::MAX as u64), Duration::from_millis),
-        drain_timeout: Duration::from_millis(config.options.limits.drain_ms) / 3,
-        ..ConnectionOptions::default()
-    };
-    let wire = Wire::new(handlers, options, metrics.clone());
+    let wire = Wire::new(handlers, config.connection_options(&settings), metrics.clone());
     let admission = Admission::new(settings.connections_max, settings.connections_per_ip_max);
     for Bound { config: listener, socket, .. } in bound {
         let security = match listener.name {
@@ -181,14 +178,6 @@ fn serve_kafka(
         };
         tasks.spawn(listener.run(stopping.clone()));
     }
-}
-
-fn spawn_background(broker: &Arc<Broker>) -> JoinSet<()> {
-    let mut background = JoinSet::new();
-    background.spawn(broker.clone().follow_metadata());
-    background.spawn(broker.clone().run_uploader());
-    background.spawn(broker.clone().run_maintenance());
-    background
 }
 
 /// Waits for a reason to end.
@@ -231,7 +220,8 @@ async fn drain(
         background.shutdown().await;
         opened.broker.upload_all().await
     });
-    match drained.await {
+    let drained = drained.await;
+    match drained {
         Ok(true) => {}
         Ok(false) => tracing::warn!("object storage is away: what it does not have stays in the WAL"),
         Err(_) => tracing::warn!("not everything was uploaded in time: what object storage lacks stays in the WAL"),
@@ -239,6 +229,9 @@ async fn drain(
     background.shutdown().await;
     let wal = opened.wal.clone();
     let closed = tokio::task::spawn_blocking(move || wal.close()).await;
+    if drained == Ok(true) && closed.is_ok() && opened.broker.registry().exposure().entries == 0 {
+        opened.broker.seal_own_ledger().await;
+    }
     opened.quorum.shutdown().await;
     closed.map_err(|_| Error::Storage("the WAL was not closed cleanly".to_owned()))?;
     tracing::info!("stopped");

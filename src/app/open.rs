@@ -5,20 +5,23 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::broker::{self, Broker, BrokerOptions, BrokerParts, Registry, StartError};
+use crate::base::ClusterId;
+use crate::broker::{self, Broker, BrokerParts, Registry};
 use crate::config::Config;
 use crate::env::{Clock, Disk, Entropy, RealDisk};
 use crate::metadata::{Command, Endpoint, Response};
-use crate::object::{ObjectOptions, Objects};
+use crate::object::{Objects, ProbeError};
 use crate::quorum::{Quorum, QuorumOptions};
-use crate::security::{self, ClientIdentity};
-use crate::wal::{Wal, WalOptions};
+use crate::security;
+use crate::wal::Wal;
 use tokio_rustls::TlsConnector;
 
 use super::Error;
 
 /// Generation of a cluster that was never rebuilt.
 const FIRST_GENERATION: u64 = 1;
+/// How long a first start waits for object storage.
+const BUCKET_WAIT: Duration = Duration::from_secs(5);
 
 /// The opened parts that outlive the broker's methods.
 pub(super) struct Opened {
@@ -39,13 +42,14 @@ pub(super) async fn open(
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
 ) -> Result<Opened, Error> {
-    let quorum = open_quorum(config).await?;
     let objects = open_objects(config, clock.clone(), entropy.clone()).await?;
+    let quorum = open_quorum(config, &objects).await?;
     let memory = config.options.wal.memory_bytes;
     let registry = Arc::new(Registry::new(memory, config.options.objects.upload_bytes, clock.clone()));
 
     let image = quorum.image().borrow().clone();
-    let (disk, wal_options) = wal_parts(config)?;
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(&config.data_dir));
+    let wal_options = config.wal_options();
     let (for_wal, wal_clock, wal_entropy, wal_image) =
         (registry.clone(), clock.clone(), entropy.clone(), image.clone());
     let opened = tokio::task::spawn_blocking(move || {
@@ -56,14 +60,14 @@ pub(super) async fn open(
     .map_err(storage)?;
     let wal = opened.wal.clone();
 
-    let joined = broker::join(&quorum, config.node, &wal, endpoints, &*clock).await.map_err(refused)?;
+    let joined = broker::join(&quorum, config.node, &wal, endpoints, &*clock).await.map_err(storage)?;
     let image = quorum.image().borrow().clone();
-    let report = broker::open_partitions(&registry, config.node, &image, opened).map_err(storage)?;
+    let report = broker::open_partitions(&registry, config.node, &image, opened, clock.wall_ms()).map_err(storage)?;
     if let Some(torn) = &report.torn {
         tracing::warn!(?torn, "the WAL ended in a torn tail; what was cut is kept in quarantine");
     }
     let parts = BrokerParts {
-        options: broker_options(config),
+        options: config.broker_options(),
         node: config.node,
         static_settings,
         quorum: quorum.clone(),
@@ -74,15 +78,11 @@ pub(super) async fn open(
         clock,
         entropy,
     };
-    probe(objects.clone());
+    probe(objects.clone(), parts.registry.clone());
     Ok(Opened { broker: Broker::new(parts), quorum, wal, objects })
 }
 
-fn refused(error: StartError) -> Error {
-    storage(error)
-}
-
-async fn open_quorum(config: &Config) -> Result<Arc<Quorum>, Error> {
+async fn open_quorum(config: &Config, objects: &Objects) -> Result<Arc<Quorum>, Error> {
     let dir = config.data_dir.join("metadata");
     // Metadata are made only together with the WAL: a folder that has one and not the other has lost something.
     let create = is_empty(&config.data_dir.join("wal"));
@@ -90,15 +90,41 @@ async fn open_quorum(config: &Config) -> Result<Arc<Quorum>, Error> {
     let init = Command::InitCluster { cluster: config.cluster, generation: FIRST_GENERATION };
     let known = quorum.image().borrow().cluster;
     if known != config.cluster {
+        if known == ClusterId::default() {
+            refuse_known_bucket(config, objects).await?;
+        }
         match quorum.propose(&init).await.map_err(storage)? {
-            Response::Rejected(reject) => return Err(Error::Configuration(format!(
-                "cluster_id = {} does not fit the metadata folder ({reject}): put the right casemate.toml and folder together",
-                config.cluster
-            ))),
+            Response::Rejected(reject) => {
+                return Err(Error::Configuration(format!(
+                    "cluster_id = {} does not fit the metadata folder ({reject}): put the right casemate.toml and folder together",
+                    config.cluster
+                )));
+            }
             _ => tracing::info!(cluster = %config.cluster, "a new cluster"),
         }
     }
     Ok(quorum)
+}
+
+/// New metadata beside a bucket that this cluster has written to would give its object ids out again.
+async fn refuse_known_bucket(config: &Config, objects: &Objects) -> Result<(), Error> {
+    match tokio::time::timeout(BUCKET_WAIT, objects.latest_snapshot()).await {
+        Ok(Ok(Some(_))) => Err(Error::Storage(format!(
+            "object storage holds data of cluster {} but the folder metadata in {} is empty: put that folder back, or use \
+             another place for the objects of a new cluster",
+            config.cluster,
+            config.data_dir.display()
+        ))),
+        Ok(Ok(None)) => Ok(()),
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "object storage could not be asked whether it knows this cluster");
+            Ok(())
+        }
+        Err(_) => {
+            tracing::warn!("object storage did not answer whether it knows this cluster");
+            Ok(())
+        }
+    }
 }
 
 fn is_empty(dir: &Path) -> bool {
@@ -106,17 +132,6 @@ fn is_empty(dir: &Path) -> bool {
         Ok(mut entries) => entries.next().is_none(),
         Err(error) => error.kind() == std::io::ErrorKind::NotFound,
     }
-}
-
-fn wal_parts(config: &Config) -> Result<(Arc<dyn Disk>, WalOptions), Error> {
-    let disk = RealDisk::new(&config.data_dir);
-    let wal = &config.options.wal;
-    let options = WalOptions {
-        segment_bytes: wal.segment_bytes,
-        budget_bytes: wal.budget_bytes,
-        queue_bytes: usize::try_from(wal.queue_bytes).unwrap_or(usize::MAX),
-    };
-    Ok((Arc::new(disk), options))
 }
 
 async fn open_objects(
@@ -128,16 +143,13 @@ async fn open_objects(
     let tls = match config.path(&objects.ca_file) {
         None => None,
         Some(ca) => {
-            let identity = config
-                .path(&objects.client_cert_file)
-                .zip(config.path(&objects.client_key_file))
-                .map(|(cert_chain, key)| ClientIdentity { cert_chain, key });
+            let identity = config.object_identity();
             let client = security::client_config(&ca, identity.as_ref(), clock.clone())
                 .map_err(|e| Error::Configuration(format!("objects.ca_file: {e}")))?;
             Some(TlsConnector::from(client))
         }
     };
-    let options = ObjectOptions { cache_bytes: objects.cache_bytes, ..ObjectOptions::at(config.place.clone()) };
+    let options = config.object_options();
     let cluster = config.cluster;
     tokio::task::spawn_blocking(move || Objects::open(&options, cluster, tls, clock, entropy))
         .await
@@ -146,24 +158,15 @@ async fn open_objects(
 }
 
 /// Says at once what is wrong with object storage; the node serves meanwhile, as it does when it goes away later.
-fn probe(objects: Arc<Objects>) {
+fn probe(objects: Arc<Objects>, registry: Arc<Registry>) {
     tokio::spawn(async move {
         match objects.probe().await {
             Ok(_) => tracing::info!("object storage works"),
+            // Two writers could replace each other's objects, or what is read is not what was written.
+            Err(error @ (ProbeError::NoConditionalPut { .. } | ProbeError::Unfaithful { .. })) => {
+                registry.fence(&error.to_string());
+            }
             Err(error) => tracing::warn!(%error, "object storage does not work: records stay in the WAL until it does"),
         }
     });
-}
-
-fn broker_options(config: &Config) -> BrokerOptions {
-    let objects = &config.options.objects;
-    BrokerOptions {
-        upload_bytes: objects.upload_bytes,
-        upload_interval: Duration::from_millis(objects.upload_interval_ms),
-        object_bytes_max: objects.object_bytes,
-        merge_ranges: usize::try_from(objects.merge_ranges).unwrap_or(usize::MAX),
-        maintenance_interval: Duration::from_millis(objects.maintenance_interval_ms),
-        object_grace: Duration::from_millis(objects.grace_ms),
-        room_wait: Duration::from_millis(config.options.wal.room_wait_ms),
-    }
 }

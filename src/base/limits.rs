@@ -31,14 +31,11 @@ pub const CLUSTER_PARTITIONS_MAX: usize = 200_000;
 pub const PRODUCER_WINDOW: usize = 5;
 /// Bytes that a compressed batch may decompress to, whatever it claims.
 pub const DECOMPRESSED_BYTES_MAX: usize = 256 * MIB;
-/// Largest WAL block: one group of entries, one write, one sync.
-pub const WAL_BLOCK_BYTES_MAX: usize = 128 * MIB;
 /// Alignment of WAL blocks: a torn write of one block cannot touch its predecessor's sectors.
 pub const WAL_BLOCK_ALIGN: usize = 4 * KIB;
 
 const _: () = assert!(BATCH_BYTES_DEFAULT <= BATCH_BYTES_MAX);
 const _: () = assert!(BATCH_BYTES_MAX < REQUEST_BYTES_MAX, "a largest batch must fit in a frame");
 const _: () = assert!(REQUEST_BYTES_MAX < CONNECTION_BYTES_MAX, "one largest frame must be admitted");
-const _: () = assert!(BATCH_BYTES_MAX + WAL_BLOCK_ALIGN < WAL_BLOCK_BYTES_MAX, "a largest batch must fit in a block");
-const _: () = assert!(FETCH_BYTES_MAX < i32::MAX as usize && WAL_BLOCK_BYTES_MAX < u32::MAX as usize);
+const _: () = assert!(FETCH_BYTES_MAX < i32::MAX as usize);
 const _: () = assert!(COMMAND_PARTITIONS_MAX >= TOPIC_PARTITIONS_MAX, "a topic is created by one command");

@@ -116,7 +116,8 @@ fn compress(codec: Compression, level: Option<i32>, bytes: &[u8]) -> Result<Vec<
     match codec {
         Compression::None => Ok(bytes.to_vec()),
         Compression::Gzip => {
-            let level = level.and_then(|l| u32::try_from(l).ok()).map_or_else(Default::default, flate2::Compression::new);
+            let level =
+                level.and_then(|l| u32::try_from(l).ok()).map_or_else(Default::default, flate2::Compression::new);
             let mut encoder = flate2::write::GzEncoder::new(Vec::new(), level);
             encoder.write_all(bytes).map_err(fail)?;
             encoder.finish().map_err(fail)

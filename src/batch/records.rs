@@ -57,10 +57,7 @@ pub(super) fn walk_uncompressed(mut bytes: &[u8], count: i32) -> Result<(), &'st
 }
 
 /// Calls `visit` with each record's offset and time until it answers `false`.
-fn each_record(
-    batch: &StoredBatch,
-    mut visit: impl FnMut(TimestampedOffset) -> bool,
-) -> Result<(), RecordsError> {
+fn each_record(batch: &StoredBatch, mut visit: impl FnMut(TimestampedOffset) -> bool) -> Result<(), RecordsError> {
     let header = batch.header();
     let codec = header.compression().ok_or(RecordsError::Broken("unknown codec"))?;
     let unpacked = decompress(codec, batch.records(), limits::DECOMPRESSED_BYTES_MAX)?;

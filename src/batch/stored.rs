@@ -72,8 +72,7 @@ impl StoredBatch {
 
     /// Whether the CRC in the batch matches its bytes.
     pub fn crc_matches(&self) -> bool {
-        self.body.len() >= HEADER_BYTES - HEAD_BYTES
-            && self.body[1..5] == crc32c(&self.body[5..]).to_be_bytes()
+        self.body.len() >= HEADER_BYTES - HEAD_BYTES && self.body[1..5] == crc32c(&self.body[5..]).to_be_bytes()
     }
 
     /// A batch made of the same header with other records, for a change of compression.

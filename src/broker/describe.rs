@@ -16,7 +16,7 @@ impl Broker {
     /// Bytes of a partition's batches, wherever they are; `None` when it is not open here. `permit` is for
     /// describing the cluster.
     pub fn partition_bytes(&self, permit: &Permit, id: PartitionId, partition: &metadata::Partition) -> Option<u64> {
-        debug_assert!(permit.covers(Operation::Describe, Resource::CLUSTER));
+        assert!(permit.covers(Operation::Describe, Resource::CLUSTER));
         let open = self.registry.get(id)?;
         Some(partition.object_bytes.saturating_add(open.tail_bytes()))
     }
@@ -28,7 +28,7 @@ impl Broker {
         permit: &Permit,
         partition: &Partition,
     ) -> Result<Vec<ActiveProducer>, ProduceError> {
-        debug_assert!(permit.covers(Operation::Read, Resource::topic(&partition.topic)));
+        assert!(permit.covers(Operation::Read, Resource::topic(&partition.topic)));
         if partition.needs_producer_state() {
             self.load_producer_state(partition).await?;
         }

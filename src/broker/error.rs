@@ -2,10 +2,10 @@
 
 use crate::base::Offset;
 use crate::batch::{CheckError, CompressionError, RecordsError};
+use crate::kv;
 use crate::metadata::Reject;
 use crate::object::ReadError as ObjectError;
 use crate::partition::{AppendError, ReadError, UnknownOutcome};
-use crate::kv;
 use crate::quorum::ProposeError;
 use crate::wal;
 

@@ -34,10 +34,9 @@ impl Broker {
         max_bytes: usize,
         at_least_one: bool,
     ) -> Result<Fetched, FetchError> {
-        debug_assert!(permit.covers(
-            crate::security::Operation::Read,
-            crate::security::Resource::topic(&partition.topic)
-        ));
+        debug_assert!(
+            permit.covers(crate::security::Operation::Read, crate::security::Resource::topic(&partition.topic))
+        );
         self.read_batches(partition, from, max_bytes, at_least_one).await
     }
 
@@ -52,6 +51,9 @@ impl Broker {
         for _ in 0..ATTEMPTS {
             let plan = partition.read(from, max_bytes, at_least_one)?;
             let positions = plan.positions;
+            if max_bytes == 0 && !at_least_one {
+                return Ok(Fetched { positions, batches: Vec::new() });
+            }
             if plan.in_objects {
                 match self.read_objects(partition, from, max_bytes, at_least_one).await {
                     Ok(batches) => return Ok(Fetched { positions, batches }),
@@ -68,6 +70,12 @@ impl Broker {
                         // Its segment was used again, so it is in object storage: the tail must not name it again.
                         partition.prune(self.wal.oldest_segment());
                         last = Some(FetchError::Wal(wal::ReadError::Recycled));
+                    }
+                    // The bucket has what rotted here.
+                    Err(error @ FetchError::Wal(_)) if from < positions.uploaded_end => {
+                        tracing::error!(partition = %partition.id, %error, "read from object storage instead");
+                        let batches = self.read_objects(partition, from, max_bytes, at_least_one).await?;
+                        return Ok(Fetched { positions, batches });
                     }
                     Err(error) => return Err(error),
                 }
@@ -144,6 +152,12 @@ impl Broker {
             };
             match self.objects.state(partition.id, &entry).await {
                 Err(ObjectError::NotFound(_)) if attempt < ATTEMPTS => attempt += 1,
+                // Rot in the state of producers must not stop the partition for good: what is lost is the
+                // recognition of retries from before, as after an expiry.
+                Err(error @ (ObjectError::NotFound(_) | ObjectError::Corrupt { .. })) => {
+                    tracing::error!(partition = %partition.id, %error, "the state of its producers is lost");
+                    return Ok(PartitionState::default());
+                }
                 state => return Ok(state?),
             }
         }

@@ -14,7 +14,7 @@ use crate::partition::Partition;
 use crate::quorum::Unsettled;
 
 use super::upload::{Part, UploadError, blocking, build};
-use super::{Broker, TopicSettings};
+use super::{Broker, FetchError, TopicSettings};
 
 /// Objects handled in one step of a sweep.
 const SWEEP_STEP: usize = 500;
@@ -26,35 +26,42 @@ const RANGES_STEP: usize = 1_000;
 impl Broker {
     /// Runs until the process ends.
     pub async fn run_maintenance(self: Arc<Self>) {
-        let mut snapshot_at = None;
+        let mut stored = None;
         loop {
             tokio::time::sleep(self.jittered(self.options.maintenance_interval)).await;
-            if let Err(error) = self.maintain(&mut snapshot_at).await {
-                tracing::warn!(%error, "maintenance of object storage failed and will be tried again");
-            }
+            self.maintain(&mut stored).await;
         }
     }
 
-    /// One round of everything. `snapshot_at` is when this process put its last snapshot (wall clock, ms).
-    pub(super) async fn maintain(&self, snapshot_at: &mut Option<(i64, u64)>) -> Result<(), UploadError> {
-        self.apply_retention().await?;
+    /// One round of everything. `stored` is how many commands the last snapshot of this process has applied. What
+    /// fails is said and tried again in the next round; it does not keep the rest from its turn.
+    pub(super) async fn maintain(&self, stored: &mut Option<u64>) {
         self.expire_producers();
-        self.merge_small_ranges().await?;
+        said("retention", self.apply_retention().await);
+        self.merge_small_ranges().await;
+        said("the purge of the index", self.purge().await);
+        said("giving up prepared objects", self.abandon_prepared().await);
+        said("the snapshot and the sweep", self.snapshot_and_sweep(stored).await);
+    }
+
+    async fn purge(&self) -> Result<(), UploadError> {
         while !self.image().purge.is_empty() {
             self.propose(Command::PurgeRanges { now_ms: self.clock.wall_ms() }).await?;
         }
-        self.abandon_prepared().await?;
-        let before = self.clock.wall_ms();
-        let applied = self.image().applied;
-        if snapshot_at.is_none_or(|(_, at)| at < applied) {
-            let bytes = self.quorum.snapshot_bytes().await.map_err(|_| UploadError::Interrupted)?;
-            self.objects.put_snapshot(self.image().generation, applied, bytes).await?;
-            *snapshot_at = Some((before, applied));
-        }
-        if let Some((at, _)) = *snapshot_at {
-            self.sweep(at).await?;
-        }
         Ok(())
+    }
+
+    /// Deletes only objects that were dead before the snapshot was taken: the newest one in the bucket must not
+    /// name what is gone.
+    async fn snapshot_and_sweep(&self, stored: &mut Option<u64>) -> Result<(), UploadError> {
+        let dead = self.dead_objects().await?;
+        let image = self.image();
+        if *stored != Some(image.applied) {
+            let bytes = self.quorum.snapshot_bytes().await?;
+            self.objects.put_snapshot(image.generation, image.applied, bytes).await?;
+            *stored = Some(image.applied);
+        }
+        self.sweep(dead).await
     }
 
     fn expire_producers(&self) {
@@ -70,14 +77,16 @@ impl Broker {
         let mut changes = Vec::new();
         for topic in image.topics.values() {
             let settings = self.topic_settings(topic);
-            if !settings.cleanup_policy.delete || (settings.retention_ms.is_none() && settings.retention_bytes.is_none())
+            if !settings.cleanup_policy.delete
+                || (settings.retention_ms.is_none() && settings.retention_bytes.is_none())
             {
                 continue;
             }
             for index in 0..topic.partitions.len() {
                 let id = PartitionId { topic: topic.id, index: index as i32 };
                 let Some(partition) = self.registry.get(id) else { continue };
-                if let Some(to) = self.retained_from(&partition, topic.partitions[index].object_bytes, &settings).await?
+                if let Some(to) =
+                    self.retained_from(&partition, topic.partitions[index].object_bytes, &settings).await?
                 {
                     changes.push((id, to));
                 }
@@ -120,6 +129,7 @@ impl Broker {
         Ok((to > at.log_start).then_some(to))
     }
 
+    /// Ranges of a partition from the one that holds or follows `from` on; at most `RANGES_STEP`.
     async fn ranges_of(
         &self,
         partition: PartitionId,
@@ -130,22 +140,32 @@ impl Broker {
         blocking(move || Ok(quorum.index().ranges(partition, from, to, RANGES_STEP)?)).await
     }
 
-    /// Turns runs of small ranges into segments.
-    async fn merge_small_ranges(&self) -> Result<(), UploadError> {
+    /// Turns runs of small ranges into segments, partition by partition.
+    async fn merge_small_ranges(&self) {
         for partition in self.registry.all() {
             let at = partition.positions();
-            if at.uploaded_end <= at.log_start {
-                continue;
-            }
-            let Some(topic) = self.image().topics.get(&partition.id.topic).cloned() else { continue };
-            let settings = self.topic_settings(&topic);
-            let ranges = self.ranges_of(partition.id, Offset::ZERO, at.uploaded_end).await?;
-            let limit = settings.segment_bytes.min(self.options.object_bytes_max);
-            for group in groups(&ranges, limit, settings.segment_ms, self.options.merge_ranges) {
-                self.merge(&partition, group).await?;
+            if at.uploaded_end > at.log_start {
+                said("merging", self.merge_partition(&partition).await);
             }
         }
-        Ok(())
+    }
+
+    async fn merge_partition(&self, partition: &Partition) -> Result<(), UploadError> {
+        let Some(topic) = self.image().topics.get(&partition.id.topic).cloned() else { return Ok(()) };
+        let settings = self.topic_settings(&topic);
+        let limit = settings.segment_bytes.min(self.options.object_bytes_max);
+        let end = partition.positions().uploaded_end;
+        let mut from = Offset::ZERO;
+        loop {
+            let ranges = self.ranges_of(partition.id, from, end).await?;
+            for group in groups(&ranges, limit, settings.segment_ms, self.options.merge_ranges) {
+                self.merge(partition, group).await?;
+            }
+            match ranges.last() {
+                Some((_, last)) if ranges.len() == RANGES_STEP => from = last.end,
+                _ => return Ok(()),
+            }
+        }
     }
 
     /// Replaces neighbouring ranges by one segment that covers the same offsets.
@@ -155,15 +175,16 @@ impl Broker {
         for (start, range) in group {
             let mut from = *start;
             while from < range.end {
-                let read = self.objects.read(partition.id, range, from, usize::MAX).await?;
+                let read = self.objects.read_to_merge(partition.id, range, from, usize::MAX).await?;
                 if read.batches.is_empty() {
-                    break;
+                    return Err(FetchError::Missing(from).into());
                 }
                 from = read.next;
                 batches.extend(read.batches);
             }
         }
-        let state = self.objects.state(partition.id, last).await?;
+        let mut state = self.objects.state(partition.id, last).await?;
+        state.log_start = partition.positions().log_start;
         let part = Part { partition: partition.id, base: *base, end: last.end, state, batches };
         let object = self.prepare_objects(1).await?;
         let cluster = self.image().cluster;
@@ -218,50 +239,47 @@ impl Broker {
 
     async fn unsettled(&self, state: Unsettled) -> Result<Vec<(ObjectId, ObjectState, i64)>, UploadError> {
         let quorum = self.quorum.clone();
-        let found =
-            blocking(move || Ok(quorum.index().objects_in_state(state, ObjectId(0), SWEEP_STEP)?)).await?;
+        let found = blocking(move || Ok(quorum.index().objects_in_state(state, ObjectId(0), SWEEP_STEP)?)).await?;
         Ok(found.into_iter().map(|(id, entry)| (id, entry.state, entry.created_ms)).collect())
     }
 
-    /// Deletes the bytes of objects that nothing has pointed to for the grace, nor the snapshot put at `snapshot_ms`.
-    async fn sweep(&self, snapshot_ms: i64) -> Result<(), UploadError> {
+    /// Objects that nothing has pointed to for the grace.
+    async fn dead_objects(&self) -> Result<Vec<ObjectId>, UploadError> {
         let grace = i64::try_from(self.options.object_grace.as_millis()).unwrap_or(i64::MAX);
-        let before = self.clock.wall_ms().saturating_sub(grace).min(snapshot_ms);
+        let before = self.clock.wall_ms().saturating_sub(grace);
+        let mut dead = Vec::new();
         for state in [Unsettled::Dropped, Unsettled::Aborted] {
-            let due: Vec<_> = self
-                .unsettled(state)
-                .await?
-                .into_iter()
-                .filter(|(_, state, _)| match state {
-                    ObjectState::Dropped { at_ms } | ObjectState::Aborted { at_ms } => *at_ms < before,
-                    ObjectState::Prepared { .. } | ObjectState::Live => false,
-                })
-                .map(|(id, _, _)| id)
-                .collect();
-            if !due.is_empty() {
-                let deleted = self.objects.delete(&due).await;
-                let count = deleted.done.len() as u64;
-                if count > 0 {
-                    self.propose(Command::SweepObjects { objects: deleted.done }).await?;
-                    self.upload_metrics.swept_objects.fetch_add(count, Ordering::Relaxed);
-                }
-                if let Some((_, error)) = deleted.failed {
-                    return Err(error.into());
-                }
-            }
+            dead.extend(self.unsettled(state).await?.into_iter().filter_map(|(id, state, _)| match state {
+                ObjectState::Dropped { at_ms } | ObjectState::Aborted { at_ms } if at_ms < before => Some(id),
+                _ => None,
+            }));
         }
-        Ok(())
+        Ok(dead)
+    }
+
+    async fn sweep(&self, dead: Vec<ObjectId>) -> Result<(), UploadError> {
+        if dead.is_empty() {
+            return Ok(());
+        }
+        let deleted = self.objects.delete(&dead).await;
+        let count = deleted.done.len() as u64;
+        if count > 0 {
+            self.propose(Command::SweepObjects { objects: deleted.done }).await?;
+            self.upload_metrics.swept_objects.fetch_add(count, Ordering::Relaxed);
+        }
+        deleted.failed.map_or(Ok(()), |(_, error)| Err(error.into()))
+    }
+}
+
+fn said(what: &str, result: Result<(), UploadError>) {
+    if let Err(error) = result {
+        tracing::warn!(%error, "{what} failed and will be tried again");
     }
 }
 
 /// Neighbouring ranges that together make a segment of at most `limit` bytes and `segment_ms`: at least `least` of
 /// them, so that data is not rewritten again and again.
-fn groups(
-    ranges: &[(Offset, RangeEntry)],
-    limit: u64,
-    segment_ms: i64,
-    least: usize,
-) -> Vec<&[(Offset, RangeEntry)]> {
+fn groups(ranges: &[(Offset, RangeEntry)], limit: u64, segment_ms: i64, least: usize) -> Vec<&[(Offset, RangeEntry)]> {
     let mut found = Vec::new();
     let mut start = 0;
     while start < ranges.len() {

@@ -109,11 +109,8 @@ impl Broker {
     pub fn new(parts: BrokerParts) -> Arc<Broker> {
         let image = parts.quorum.image();
         let start = image.borrow().clone();
-        let layers = settings::Layers {
-            broker: &BTreeMap::new(),
-            cluster: &BTreeMap::new(),
-            fixed: &parts.static_settings,
-        };
+        let layers =
+            settings::Layers { broker: &BTreeMap::new(), cluster: &BTreeMap::new(), fixed: &parts.static_settings };
         let broker_settings = RwLock::new(Arc::new(BrokerSettings::resolve(layers)));
         let broker = Arc::new(Broker {
             options: parts.options,

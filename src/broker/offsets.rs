@@ -47,10 +47,9 @@ impl Broker {
         partition: &Partition,
         query: OffsetQuery,
     ) -> Result<Option<FoundOffset>, OffsetsError> {
-        debug_assert!(permit.covers(
-            crate::security::Operation::Describe,
-            crate::security::Resource::topic(&partition.topic)
-        ));
+        debug_assert!(
+            permit.covers(crate::security::Operation::Describe, crate::security::Resource::topic(&partition.topic))
+        );
         let at = partition.positions();
         let plain = |offset: Offset| FoundOffset { offset, timestamp: -1, leader_epoch: partition.epoch_at(offset) };
         Ok(match query {
@@ -164,18 +163,13 @@ impl Broker {
         partition: &Partition,
         asked: LeaderEpoch,
     ) -> Option<(LeaderEpoch, Offset)> {
-        debug_assert!(permit.covers(
-            crate::security::Operation::Describe,
-            crate::security::Resource::topic(&partition.topic)
-        ));
+        debug_assert!(
+            permit.covers(crate::security::Operation::Describe, crate::security::Resource::topic(&partition.topic))
+        );
         partition.epoch_end(asked)
     }
 }
 
 fn with_epoch(partition: &Partition, found: TimestampedOffset) -> FoundOffset {
-    FoundOffset {
-        offset: found.offset,
-        timestamp: found.timestamp,
-        leader_epoch: partition.epoch_at(found.offset),
-    }
+    FoundOffset { offset: found.offset, timestamp: found.timestamp, leader_epoch: partition.epoch_at(found.offset) }
 }

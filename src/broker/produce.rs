@@ -22,8 +22,8 @@ pub struct ProduceContext<'a> {
     pub settings: &'a TopicSettings,
     /// Codecs that the request's version may carry.
     pub zstd_allowed: bool,
-    /// Until when the request may wait for room in the WAL.
-    pub wait_for_room: Duration,
+    /// By CLOCK_BOOTTIME: until when the request may wait for room in the WAL, all its batches together.
+    pub room_deadline: Duration,
 }
 
 impl Broker {
@@ -37,20 +37,17 @@ impl Broker {
         records: Bytes,
         context: &ProduceContext<'_>,
     ) -> Result<Appended, ProduceError> {
-        debug_assert!(permit.covers(
-            crate::security::Operation::Write,
-            crate::security::Resource::topic(&partition.topic)
-        ));
+        debug_assert!(
+            permit.covers(crate::security::Operation::Write, crate::security::Resource::topic(&partition.topic))
+        );
         let now_ms = self.clock.wall_ms();
         let (header, batch) = prepare(records, context, now_ms)?;
-        let deadline = self.clock.boottime() + context.wait_for_room.min(self.options.room_wait);
-        self.slow_down().await;
         loop {
             // Registered before the attempt, so that room made in between is not missed.
             let room = self.room.notified();
             match partition.append(&self.ledger, &header, batch.clone(), now_ms) {
                 Err(AppendError::Ledger(LedgerError::Full)) => {
-                    let left = deadline.saturating_sub(self.clock.boottime());
+                    let left = context.room_deadline.saturating_sub(self.clock.boottime());
                     if left.is_zero() {
                         return Err(AppendError::Ledger(LedgerError::Full).into());
                     }
@@ -71,8 +68,13 @@ impl Broker {
         Ok(())
     }
 
-    /// Back-pressure that begins before the WAL is full: a pause that grows with what is used.
-    async fn slow_down(&self) {
+    /// Until when a request with this timeout may wait for room.
+    pub fn room_deadline(&self, timeout: Duration) -> Duration {
+        self.clock.boottime() + timeout.min(self.options.room_wait)
+    }
+
+    /// Back-pressure that begins before the WAL is full: a pause that grows with what is used. Once per request.
+    pub async fn slow_down(&self) {
         let usage = self.wal.usage();
         let percent = usage.needed_bytes.saturating_mul(100) / usage.budget_bytes.max(1);
         if percent > SLOW_FROM_PERCENT {
@@ -90,12 +92,13 @@ impl Broker {
 }
 
 /// Checks a record set and brings it into the form that the topic's settings ask for.
-fn prepare(
-    records: Bytes,
-    context: &ProduceContext<'_>,
-    now_ms: i64,
-) -> Result<(Header, StoredBatch), ProduceError> {
+fn prepare(records: Bytes, context: &ProduceContext<'_>, now_ms: i64) -> Result<(Header, StoredBatch), ProduceError> {
+    let frame_bytes = records.len();
     let (header, mut batch) = batch::check_produced(records)?;
+    // A small batch before a large ignored tail would keep all of it in memory.
+    if batch.len() * 2 < frame_bytes {
+        batch.body = Bytes::copy_from_slice(&batch.body);
+    }
     if header.is_transactional() {
         return Err(ProduceError::Transactional);
     }
@@ -103,6 +106,8 @@ fn prepare(
         return Err(ProduceError::CompressionVersion);
     }
     let settings = context.settings;
+    // Before it is opened: what is too large packed is not unpacked.
+    check_size(&batch, settings)?;
     if let Some(Recompression { codec, level }) = settings.compression
         && header.compression() != Some(codec)
     {
@@ -112,10 +117,15 @@ fn prepare(
         TimestampType::LogAppendTime => batch.set_log_append_time(now_ms),
         TimestampType::CreateTime => check_time(&mut batch, settings, now_ms)?,
     }
-    if batch.len() > settings.max_message_bytes {
-        return Err(ProduceError::TooLarge { bytes: batch.len(), max: settings.max_message_bytes });
-    }
+    check_size(&batch, settings)?;
     Ok((batch.header(), batch))
+}
+
+fn check_size(batch: &StoredBatch, settings: &TopicSettings) -> Result<(), ProduceError> {
+    match (batch.len(), settings.max_message_bytes) {
+        (bytes, max) if bytes > max => Err(ProduceError::TooLarge { bytes, max }),
+        _ => Ok(()),
+    }
 }
 
 /// Times must lie within `message.timestamp.{before,after}.max.ms` of now.

@@ -66,7 +66,7 @@ impl Broker {
                 None if partition.leader == self.node => {
                     let opened: Result<_, RecoveredGap> = self
                         .registry
-                        .open(id, |slot| Partition::open(id, topic.name.clone(), slot, partition, Vec::new()));
+                        .open(id, |slot| Partition::open(id, topic.name.clone(), slot, partition, Vec::new(), 0));
                     if let Err(gap) = opened {
                         tracing::error!(%gap, "a partition cannot be opened");
                     }
@@ -131,4 +131,3 @@ impl Broker {
         }
     }
 }
-

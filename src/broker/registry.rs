@@ -49,6 +49,35 @@ struct Queue {
     memory_bytes: u64,
 }
 
+impl Queue {
+    /// Takes in a synced group. Answers the batches whose copies in memory have to go, and the bytes exposed now.
+    fn take_in(
+        &mut self,
+        group: &[Synced],
+        visible: Vec<(u64, Offset, u32)>,
+        at: Duration,
+        memory_budget: u64,
+    ) -> (Vec<(u64, Offset, u32)>, u64) {
+        for entry in group {
+            let bytes = entry.location.len;
+            self.exposed.push_back(Exposed { ledger: entry.ledger, entry: entry.entry, bytes, at });
+            self.exposed_bytes += bytes as u64;
+        }
+        for batch in visible {
+            self.memory_bytes += batch.2 as u64;
+            self.memory.push_back(batch);
+        }
+        let mut evict = Vec::new();
+        while self.memory_bytes > memory_budget
+            && let Some(oldest) = self.memory.pop_front()
+        {
+            self.memory_bytes -= oldest.2 as u64;
+            evict.push(oldest);
+        }
+        (evict, self.exposed_bytes)
+    }
+}
+
 /// See the module's documentation.
 pub struct Registry {
     partitions: RwLock<Partitions>,
@@ -176,7 +205,12 @@ impl Registry {
         self.queue().memory_bytes
     }
 
-    /// The reason why the WAL latched off, once it has.
+    /// Storage outside the WAL failed for good: the node fences itself as it does for the WAL.
+    pub fn fence(&self, reason: &str) {
+        WalEvents::failed(self, reason);
+    }
+
+    /// The reason why storage latched off, once it has.
     pub fn failure(&self) -> watch::Receiver<Option<String>> {
         self.failed.subscribe()
     }
@@ -186,36 +220,23 @@ impl WalEvents for Registry {
     fn synced(&self, group: &[Synced]) {
         let at = self.clock.boottime();
         let partitions = self.partitions.read().unwrap_or_else(PoisonError::into_inner);
-        let mut evict = Vec::new();
-        let due = {
-            let mut queue = self.queue();
-            for entry in group {
-                queue.exposed.push_back(Exposed { ledger: entry.ledger, entry: entry.entry, bytes: entry.location.len, at });
-                queue.exposed_bytes += entry.location.len as u64;
-            }
-            queue.exposed_bytes >= self.upload_bytes
-        };
-        for entry in group {
-            if let Some(Some(partition)) = partitions.slots.get(entry.token as usize)
-                && let Some(base) = partition.synced(entry.ledger, entry.entry, entry.location)
-            {
-                let mut queue = self.queue();
-                queue.memory.push_back((entry.token, base, entry.location.len));
-                queue.memory_bytes += entry.location.len as u64;
-                while queue.memory_bytes > self.memory_budget
-                    && let Some(oldest) = queue.memory.pop_front()
-                {
-                    queue.memory_bytes -= oldest.2 as u64;
-                    evict.push(oldest);
-                }
-            }
-        }
+        let visible: Vec<_> = group
+            .iter()
+            .filter_map(|entry| {
+                let partition = partitions.slots.get(entry.token as usize)?.as_ref()?;
+                let base = partition.synced(entry.ledger, entry.entry, entry.location)?;
+                Some((entry.token, base, entry.location.len))
+            })
+            .collect();
+        // Only now, when every partition counts them as durable: an upload that saw an entry here first would move
+        // the ledger's position past records that its partition does not give it yet.
+        let (evict, due) = self.queue().take_in(group, visible, at, self.memory_budget);
         for (slot, base, _) in evict {
             if let Some(Some(partition)) = partitions.slots.get(slot as usize) {
                 partition.forget_memory(base);
             }
         }
-        if due {
+        if due >= self.upload_bytes {
             self.upload_due.notify_one();
         }
     }

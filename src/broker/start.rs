@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::base::{LedgerId, NodeId, PartitionId};
+use crate::base::{EntryId, LedgerId, NodeId, PartitionId};
 use crate::batch::Header;
 use crate::env::{Clock, Disk, Entropy};
 use crate::ledger::{self, LedgerWriter, LocalReplica, Replica};
@@ -34,6 +34,11 @@ pub enum StartError {
     Gap(#[from] RecoveredGap),
     #[error("the WAL holds ledger {ledger}, which the metadata do not know: the metadata folder is older than the WAL")]
     MetadataOlder { ledger: LedgerId },
+    #[error(
+        "the WAL lacks entries {from} to {to} of ledger {ledger}, which are not in object storage: put the missing \
+         files of the wal folder back, or restore the node from object storage"
+    )]
+    MissingEntries { ledger: LedgerId, from: EntryId, to: EntryId },
     #[error("an entry of ledger {ledger} cannot be read: {detail}")]
     Entry { ledger: LedgerId, detail: String },
 }
@@ -70,10 +75,11 @@ pub fn open_wal(
         }
     };
     let (wal, report) = Wal::open(disk, entropy, options, &needed, &mut on_entry, registry)?;
-    match found.error.take() {
-        Some(error) => Err(error),
-        None => Ok(OpenedWal { wal, report, found }),
+    if let Some(error) = found.error.take() {
+        return Err(error);
     }
+    check_complete(image, &found.exposed)?;
+    Ok(OpenedWal { wal, report, found })
 }
 
 impl Found {
@@ -83,9 +89,9 @@ impl Found {
             self.error.get_or_insert(StartError::MetadataOlder { ledger });
             return;
         }
-        let parsed = ledger::decode_entry(entry.payload)
-            .map_err(|e| e.to_string())
-            .and_then(|(partition, batch)| Ok((partition, Header::parse(batch).map_err(|e| e.to_string())?, batch.len())));
+        let parsed = ledger::decode_entry(entry.payload).map_err(|e| e.to_string()).and_then(|(partition, batch)| {
+            Ok((partition, Header::parse(batch).map_err(|e| e.to_string())?, batch.len()))
+        });
         match parsed {
             Err(detail) => drop(self.error.get_or_insert(StartError::Entry { ledger, detail })),
             Ok((partition, header, bytes)) => {
@@ -95,6 +101,23 @@ impl Found {
             }
         }
     }
+}
+
+/// Every ledger's entries follow one another from what is uploaded on; those of a sealed one reach its end.
+fn check_complete(image: &Image, exposed: &[Exposed]) -> Result<(), StartError> {
+    for (id, ledger) in &image.ledgers {
+        let mut next = ledger.uploaded;
+        for entry in exposed.iter().filter(|e| e.ledger == *id) {
+            if entry.entry != next {
+                return Err(StartError::MissingEntries { ledger: *id, from: next, to: entry.entry });
+            }
+            next = next.next();
+        }
+        if let Some(end) = ledger.end.filter(|end| next < *end) {
+            return Err(StartError::MissingEntries { ledger: *id, from: next, to: end });
+        }
+    }
+    Ok(())
 }
 
 /// The broker's place in the cluster after it has taken over.
@@ -156,13 +179,14 @@ pub fn open_partitions(
     node: NodeId,
     image: &Image,
     mut opened: OpenedWal,
+    now_ms: i64,
 ) -> Result<RecoveryReport, StartError> {
     for topic in image.topics.values() {
         for (index, partition) in topic.partitions.iter().enumerate().filter(|(_, p)| p.leader == node) {
             let id = PartitionId { topic: topic.id, index: index as i32 };
             let recovered = opened.found.by_partition.remove(&id).unwrap_or_default();
             registry.open(id, |slot| {
-                crate::partition::Partition::open(id, topic.name.clone(), slot, partition, recovered)
+                crate::partition::Partition::open(id, topic.name.clone(), slot, partition, recovered, now_ms)
             })?;
         }
     }

@@ -3,7 +3,7 @@
 use crate::base::{Offset, PartitionId, TopicId};
 use crate::metadata::{Command, ConfigChange};
 use crate::partition::Partition;
-use crate::security::Permit;
+use crate::security::{Operation, Permit, Resource};
 
 use super::{Broker, ChangeError};
 
@@ -19,7 +19,8 @@ pub struct NewTopic {
 
 impl Broker {
     /// Makes a topic whose partitions this node leads; when it answers, they are open. `permit` is for creating.
-    pub async fn create_topic(&self, _permit: &Permit, topic: NewTopic) -> Result<TopicId, ChangeError> {
+    pub async fn create_topic(&self, permit: &Permit, topic: NewTopic) -> Result<TopicId, ChangeError> {
+        assert!(permit.operation() == Operation::Create);
         let mut id = TopicId::default();
         while id.is_zero() {
             self.entropy.fill(&mut id.0);
@@ -37,25 +38,28 @@ impl Broker {
     }
 
     /// `permit` is for deleting the topic.
-    pub async fn delete_topic(&self, _permit: &Permit, id: TopicId) -> Result<(), ChangeError> {
+    pub async fn delete_topic(&self, permit: &Permit, id: TopicId) -> Result<(), ChangeError> {
+        assert!(permit.operation() == Operation::Delete);
         self.propose(Command::DeleteTopic { id, now_ms: self.clock.wall_ms() }).await.map(drop)
     }
 
     /// Raises the number of partitions from `present` to `total`. `permit` is for altering the topic.
     pub async fn create_partitions(
         &self,
-        _permit: &Permit,
+        permit: &Permit,
         id: TopicId,
         present: usize,
         total: usize,
     ) -> Result<(), ChangeError> {
+        assert!(permit.operation() == Operation::Alter);
         let leaders = vec![self.node; total.saturating_sub(present)];
         let first_index = i32::try_from(present).unwrap_or(i32::MAX);
         self.propose(Command::CreatePartitions { id, first_index, leaders }).await.map(drop)
     }
 
     /// All of the changes or none; checked already. `permit` is for altering the configuration of the resource.
-    pub async fn alter_configs(&self, _permit: &Permit, changes: Vec<ConfigChange>) -> Result<(), ChangeError> {
+    pub async fn alter_configs(&self, permit: &Permit, changes: Vec<ConfigChange>) -> Result<(), ChangeError> {
+        assert!(permit.operation() == Operation::AlterConfigs);
         self.propose(Command::AlterConfigs { changes }).await.map(drop)
     }
 
@@ -63,10 +67,11 @@ impl Broker {
     /// `permit` is for deleting from the topic.
     pub async fn delete_records(
         &self,
-        _permit: &Permit,
+        permit: &Permit,
         partition: &Partition,
         to: Option<Offset>,
     ) -> Result<Offset, ChangeError> {
+        assert!(permit.covers(Operation::Delete, Resource::topic(&partition.topic)));
         let at = partition.positions();
         let to = to.unwrap_or(at.high_watermark);
         if to < Offset::ZERO || to > at.high_watermark {

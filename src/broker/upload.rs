@@ -83,6 +83,10 @@ impl Broker {
                             tracing::info!("uploads to object storage work again");
                         }
                     }
+                    Err(UploadError::Store(StoreError::Fenced { reason })) => {
+                        self.registry.fence(&reason);
+                        return;
+                    }
                     Err(error) => {
                         self.upload_metrics.failures.fetch_add(1, Ordering::Relaxed);
                         if !self.upload_metrics.failing.swap(true, Ordering::Relaxed) {
@@ -179,11 +183,13 @@ impl Broker {
             let mut runs = Vec::new();
             for partition in &partitions {
                 // The state in the footer has to hold producers that have been quiet since the last upload, too.
-                if partition.needs_producer_state() && partition.collect_upload(ledger, through).is_some() {
+                let mut run = partition.collect_upload(ledger, through);
+                if run.is_some() && partition.needs_producer_state() {
                     let state = self.stored_state(partition).await?;
                     partition.load_producer_state(&state);
+                    run = partition.collect_upload(ledger, through);
                 }
-                runs.extend(partition.collect_upload(ledger, through));
+                runs.extend(run);
             }
             if runs.len() <= RUNS_MAX {
                 runs.sort_by_key(|run| run.partition);
@@ -237,6 +243,15 @@ impl Broker {
         let command = Command::AbortObjects { objects: vec![object], now_ms: self.clock.wall_ms() };
         if let Err(error) = self.propose(command).await {
             tracing::warn!(%object, %error, "a prepared object could not be given up");
+        }
+    }
+
+    /// Sets the end of this process's ledger, once everything in it is uploaded and nothing more can be appended: a
+    /// WAL folder that holds nothing which the bucket lacks may be replaced.
+    pub async fn seal_own_ledger(&self) {
+        let (ledger, end) = (self.ledger.id(), self.ledger.next());
+        if let Err(error) = self.propose(Command::SealLedger { ledger, end }).await {
+            tracing::warn!(%ledger, %error, "the ledger was not sealed; the next start does it");
         }
     }
 

@@ -105,7 +105,7 @@ fn identity(options: &Options, refuse: &Refuse) -> Result<(ClusterId, NodeId), C
 fn numbers(options: &Options, refuse: &Refuse) -> Result<(), ConfigError> {
     let Options { wal, objects, limits: times, .. } = options;
     for (key, value, least, most) in [
-        ("wal.segment_bytes", wal.segment_bytes, MIB, 4 * GIB),
+        ("wal.segment_bytes", wal.segment_bytes, MIB, 2 * GIB),
         ("wal.budget_bytes", wal.budget_bytes, 4 * MIB, 1024 * 1024 * GIB),
         ("wal.queue_bytes", wal.queue_bytes, MIB, 16 * GIB),
         ("wal.memory_bytes", wal.memory_bytes, MIB, 1024 * GIB),
@@ -125,6 +125,9 @@ fn numbers(options: &Options, refuse: &Refuse) -> Result<(), ConfigError> {
         if !(least..=most).contains(&value) {
             return Err(refuse.key(key, value, format!("set a number from {least} to {most}")));
         }
+    }
+    if !wal.segment_bytes.is_multiple_of(4096) {
+        return Err(refuse.key("wal.segment_bytes", wal.segment_bytes, "set a multiple of 4096"));
     }
     if wal.budget_bytes < 4 * wal.segment_bytes {
         let remedy = format!(

@@ -56,7 +56,8 @@ impl Config {
             bytes_max: limits::CONNECTION_BYTES_MAX,
             frame_timeout: Duration::from_millis(limits.frame_timeout_ms),
             idle_timeout: settings.connection_idle_ms.map_or(NEVER, Duration::from_millis),
-            drain_timeout: Duration::from_millis(limits.drain_ms),
+            // The rest of the bound is for the last uploads.
+            drain_timeout: Duration::from_millis(limits.drain_ms) / 3,
         }
     }
 }

@@ -26,8 +26,8 @@ pub struct Image {
     pub ledgers: BTreeMap<LedgerId, Ledger>,
     pub cluster_configs: BTreeMap<String, String>,
     pub broker_configs: BTreeMap<NodeId, BTreeMap<String, String>>,
-    /// Ranges that are to leave the index: of each partition named here, those that end at or below the offset. Of
-    /// a deleted topic's partition: all.
+    /// Ranges that are to leave the index: of each partition named here, those that end at or below the offset,
+    /// except the newest. Of a deleted topic's partition: all.
     pub purge: BTreeMap<PartitionId, Offset>,
     pub next_broker_epoch: i64,
     pub next_ledger: u64,
@@ -84,9 +84,10 @@ pub struct Partition {
     pub epochs: Vec<(LeaderEpoch, Offset)>,
     /// First offset that may be read; may be above `uploaded_end` after DeleteRecords.
     pub log_start: Offset,
-    /// Offsets below are in object storage or were dropped from it.
+    /// Offsets below are in object storage or were dropped from it. The range that ends here is always in the index:
+    /// its object holds the newest producer state. It may lie wholly below the log start, where nobody may read it.
     pub uploaded_end: Offset,
-    /// Bytes of the batches in object storage.
+    /// Bytes of the batches in object storage, those of a kept newest range included.
     pub object_bytes: u64,
 }
 

@@ -47,8 +47,8 @@ pub mod bounds {
     pub const ENDPOINTS_MAX: usize = 16;
     /// Bytes of a host, a listener name, a version, or the name of a configuration key.
     pub const NAME_BYTES_MAX: usize = 255;
-    /// Bytes of the value of a configuration key.
-    pub const CONFIG_VALUE_BYTES_MAX: usize = 32 * 1024;
+    /// Bytes of the value of a configuration key: the longest string of Kafka's older protocol versions.
+    pub const CONFIG_VALUE_BYTES_MAX: usize = 32_767;
     /// Configuration keys set on one topic, one broker, or the cluster; also changes in one command per resource.
     pub const CONFIGS_MAX: usize = 512;
     /// Characters of a topic name (Kafka's limit).

@@ -23,10 +23,13 @@ impl EpochHistory {
     }
 
     /// The largest epoch not above `asked` and where it ends: at the start of the next, or at `end` for the newest.
-    /// `None` when every epoch is above.
+    /// An epoch below all that are known ended where the first of them begins. `None` when none is known.
     pub fn end_of(&self, asked: LeaderEpoch, end: Offset) -> Option<(LeaderEpoch, Offset)> {
         let after = self.0.partition_point(|(epoch, _)| *epoch <= asked);
-        let (epoch, _) = *self.0.get(after.checked_sub(1)?)?;
+        let epoch = match after.checked_sub(1) {
+            Some(at) => self.0.get(at)?.0,
+            None => asked,
+        };
         Some((epoch, self.0.get(after).map_or(end, |(_, start)| *start)))
     }
 
@@ -61,7 +64,8 @@ mod tests {
         assert_eq!(h.end_of(LeaderEpoch(0), Offset(25)), Some((LeaderEpoch(0), Offset(10))));
         assert_eq!(h.end_of(LeaderEpoch(2), Offset(25)), Some((LeaderEpoch(0), Offset(10))));
         assert_eq!(h.end_of(LeaderEpoch(4), Offset(25)), Some((LeaderEpoch(4), Offset(25))));
-        assert_eq!(EpochHistory::default().end_of(LeaderEpoch(4), Offset(25)), None);
+        let later = EpochHistory::new(vec![(LeaderEpoch(3), Offset(10))]);
+        assert_eq!(later.end_of(LeaderEpoch(1), Offset(25)), Some((LeaderEpoch(1), Offset(10))));
     }
 
     #[test]

@@ -65,8 +65,10 @@ pub struct UnknownOutcome;
 pub struct Appended {
     pub base_offset: Offset,
     pub log_start: Offset,
-    /// For a duplicate: the largest timestamp of the batch when it was first appended, Unix ms.
-    pub duplicate_of_ms: Option<i64>,
+    /// The batch was there already.
+    pub duplicate: bool,
+    /// Largest timestamp of the batch as it is stored, Unix ms.
+    pub max_timestamp: i64,
     durable: Option<oneshot::Receiver<()>>,
 }
 
@@ -111,15 +113,17 @@ pub struct Partition {
 }
 
 impl Partition {
-    /// Opens the partition from its metadata and what recovery found in the WAL, in offset order.
+    /// Opens the partition from its metadata and what recovery found in the WAL, in offset order. Producers found
+    /// there count as active at `now_ms` (wall clock).
     pub fn open(
         id: PartitionId,
         topic: Arc<str>,
         slot: u64,
         image: &metadata::Partition,
         recovered: Vec<Recovered>,
+        now_ms: i64,
     ) -> Result<Partition, RecoveredGap> {
-        Ok(Partition { id, topic, slot, state: Mutex::new(State::open(id, image, recovered)?) })
+        Ok(Partition { id, topic, slot, state: Mutex::new(State::open(id, image, recovered, now_ms)?) })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -148,7 +152,13 @@ impl Partition {
             if let Verdict::Duplicate { base_offset, next_offset, append_time_ms } = state.producers.check(header)? {
                 let durable = state.wait_for(next_offset);
                 let log_start = state.log_start;
-                return Ok(Appended { base_offset, log_start, duplicate_of_ms: Some(append_time_ms), durable });
+                return Ok(Appended {
+                    base_offset,
+                    log_start,
+                    duplicate: true,
+                    max_timestamp: append_time_ms,
+                    durable,
+                });
             }
         }
         let base_offset = state.next;
@@ -160,7 +170,8 @@ impl Partition {
         let placed = Header { base_offset, leader_epoch: state.leader_epoch, ..*header };
         let (ledger_id, entry) = ledger.append(self.id, self.slot, &batch)?;
         let durable = state.appended(&placed, batch, ledger_id, entry, now_ms);
-        Ok(Appended { base_offset, log_start: state.log_start, duplicate_of_ms: None, durable })
+        let max_timestamp = placed.max_timestamp;
+        Ok(Appended { base_offset, log_start: state.log_start, duplicate: false, max_timestamp, durable })
     }
 
     /// The ledger has made an entry durable. Called in the order of entries. Answers the base offset of its batch.

@@ -14,7 +14,11 @@ use crate::object::{PartitionState, ProducerBatch, ProducerEntry};
 pub enum Verdict {
     Append,
     /// Appended before, at `base_offset`; `append_time_ms` is that of the first time.
-    Duplicate { base_offset: Offset, next_offset: Offset, append_time_ms: i64 },
+    Duplicate {
+        base_offset: Offset,
+        next_offset: Offset,
+        append_time_ms: i64,
+    },
 }
 
 /// Why a batch of an idempotent producer is refused.
@@ -29,6 +33,7 @@ pub enum ProducerError {
 /// One appended batch of a producer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Window {
+    epoch: i16,
     first_sequence: i32,
     last_sequence: i32,
     base_offset: Offset,
@@ -77,8 +82,8 @@ impl Producers {
             };
         }
         let (first, last) = (header.base_sequence, header.last_sequence());
-        let recent = producer.batches.iter().rev().take(limits::PRODUCER_WINDOW);
-        for batch in recent {
+        let current = producer.batches.iter().rev().take_while(|b| b.epoch == producer.epoch);
+        for batch in current.take(limits::PRODUCER_WINDOW) {
             if (batch.first_sequence, batch.last_sequence) == (first, last) {
                 return Ok(Verdict::Duplicate {
                     base_offset: batch.base_offset,
@@ -88,10 +93,9 @@ impl Producers {
             }
         }
         match producer.batches.back() {
-            Some(newest) if sequence_plus(newest.last_sequence, 1) != first => Err(ProducerError::OutOfOrder {
-                expected: sequence_plus(newest.last_sequence, 1),
-                found: first,
-            }),
+            Some(newest) if newest.epoch == producer.epoch && sequence_plus(newest.last_sequence, 1) != first => {
+                Err(ProducerError::OutOfOrder { expected: sequence_plus(newest.last_sequence, 1), found: first })
+            }
             _ => Ok(Verdict::Append),
         }
     }
@@ -102,12 +106,11 @@ impl Producers {
             return;
         }
         let producer = self.by_id.entry(header.producer_id).or_default();
-        if header.producer_epoch != producer.epoch {
-            producer.epoch = header.producer_epoch;
-            producer.batches.clear();
-        }
+        // Batches of the epoch before stay until they are uploaded: a cut below this one needs them.
+        producer.epoch = header.producer_epoch;
         producer.last_append_ms = append_ms;
         producer.batches.push_back(Window {
+            epoch: header.producer_epoch,
             first_sequence: header.base_sequence,
             last_sequence: header.last_sequence(),
             base_offset: header.base_offset,
@@ -178,14 +181,12 @@ impl Producers {
 
 impl Producer {
     fn as_of(&self, id: ProducerId, end: Offset) -> Option<ProducerEntry> {
-        let below: Vec<_> = self.batches.iter().filter(|b| b.next_offset <= end).collect();
+        let epoch = self.batches.iter().rfind(|b| b.next_offset <= end)?.epoch;
+        let below: Vec<_> = self.batches.iter().filter(|b| b.next_offset <= end && b.epoch == epoch).collect();
         let window = &below[below.len().saturating_sub(limits::PRODUCER_WINDOW)..];
-        if window.is_empty() {
-            return None;
-        }
         Some(ProducerEntry {
             id,
-            epoch: self.epoch,
+            epoch,
             last_timestamp: self.last_append_ms,
             batches: window
                 .iter()
@@ -206,6 +207,7 @@ impl Producer {
             .map(|b| {
                 let last_delta = b.last_sequence.wrapping_sub(b.first_sequence) & i32::MAX;
                 Window {
+                    epoch: entry.epoch,
                     first_sequence: b.first_sequence,
                     last_sequence: b.last_sequence,
                     base_offset: b.base_offset,
@@ -260,14 +262,8 @@ mod tests {
     fn epochs_only_rise_and_begin_at_zero() {
         let mut producers = filled(1);
         producers.record(&header(3, 0, 1, 10), 5);
-        assert_eq!(
-            producers.check(&header(2, 0, 1, 0)),
-            Err(ProducerError::OldEpoch { current: 3, found: 2 })
-        );
-        assert_eq!(
-            producers.check(&header(4, 5, 1, 0)),
-            Err(ProducerError::OutOfOrder { expected: 0, found: 5 })
-        );
+        assert_eq!(producers.check(&header(2, 0, 1, 0)), Err(ProducerError::OldEpoch { current: 3, found: 2 }));
+        assert_eq!(producers.check(&header(4, 5, 1, 0)), Err(ProducerError::OutOfOrder { expected: 0, found: 5 }));
         assert_eq!(producers.check(&header(4, 0, 1, 0)), Ok(Verdict::Append));
     }
 
@@ -287,6 +283,17 @@ mod tests {
         assert_eq!(producers.by_id[&ProducerId(7)].batches.len(), 10);
         producers.trim(Offset(200));
         assert_eq!(producers.by_id[&ProducerId(7)].batches.len(), 5);
+    }
+
+    #[test]
+    fn a_cut_below_a_new_epoch_has_the_old_one() {
+        let mut producers = filled(2);
+        producers.record(&header(1, 0, 10, 20), 5);
+        let entry = producers.as_of(Offset(20)).remove(0);
+        assert_eq!((entry.epoch, entry.batches.len()), (0, 2));
+        let entry = producers.as_of(Offset(30)).remove(0);
+        assert_eq!((entry.epoch, entry.batches.len()), (1, 1));
+        assert!(matches!(producers.check(&header(1, 10, 1, 0)), Ok(Verdict::Append)));
     }
 
     #[test]

@@ -79,6 +79,7 @@ impl State {
         id: PartitionId,
         image: &metadata::Partition,
         recovered: Vec<Recovered>,
+        now_ms: i64,
     ) -> Result<State, RecoveredGap> {
         let mut state = State {
             leader_epoch: image.leader_epoch,
@@ -96,7 +97,7 @@ impl State {
             closed: false,
         };
         for batch in recovered {
-            state.recover(id, batch)?;
+            state.recover(id, batch, now_ms)?;
         }
         if state.log_start > state.next {
             return Err(RecoveredGap { partition: id, from: state.next, to: state.log_start });
@@ -105,7 +106,7 @@ impl State {
         Ok(state)
     }
 
-    fn recover(&mut self, id: PartitionId, found: Recovered) -> Result<(), RecoveredGap> {
+    fn recover(&mut self, id: PartitionId, found: Recovered, now_ms: i64) -> Result<(), RecoveredGap> {
         let header = found.header;
         if header.next_offset() <= self.uploaded_end {
             return Ok(());
@@ -114,7 +115,7 @@ impl State {
             return Err(RecoveredGap { partition: id, from: self.next, to: header.base_offset });
         }
         self.history.begin(header.leader_epoch, header.base_offset);
-        self.producers.record(&header, header.max_timestamp);
+        self.producers.record(&header, now_ms);
         let mut batch = TailBatch::new(&header, found.bytes, found.ledger, found.entry);
         batch.location = Some(found.location);
         self.next = batch.end();
@@ -153,12 +154,7 @@ impl State {
     }
 
     /// The oldest waiting batch is durable.
-    pub fn synced(
-        &mut self,
-        ledger: LedgerId,
-        entry: EntryId,
-        location: Location,
-    ) -> Option<Durable> {
+    pub fn synced(&mut self, ledger: LedgerId, entry: EntryId, location: Location) -> Option<Durable> {
         let base = self.durable;
         let end = self.tail.synced(ledger, entry, location)?;
         self.durable = end;
@@ -222,6 +218,7 @@ impl State {
         let state = PartitionState {
             epochs: self.history.below(end),
             producers: self.producers.as_of(end),
+            log_start: self.log_start,
             ..Default::default()
         };
         Some(UploadRun { partition: id, base, end, batches, state, epochs: self.history.within(base, end) })
@@ -276,7 +273,7 @@ mod tests {
 
     #[test]
     fn records_are_invisible_until_they_are_durable() {
-        let mut state = State::open(ID, &image(0, 0), vec![]).expect("open");
+        let mut state = State::open(ID, &image(0, 0), vec![], 0).expect("open");
         let mut waiting = append(&mut state, 3, 0).expect("not durable yet");
         let plan = state.read(Offset(0), 1 << 20, true).expect("in range");
         assert!(plan.tail.is_empty() && !plan.in_objects);
@@ -289,7 +286,7 @@ mod tests {
 
     #[test]
     fn limits_hold_after_the_first_batch() {
-        let mut state = State::open(ID, &image(0, 0), vec![]).expect("open");
+        let mut state = State::open(ID, &image(0, 0), vec![], 0).expect("open");
         for entry in 0..3 {
             let _ = append(&mut state, 3, entry);
             state.synced(LEDGER, EntryId(entry), location(1));
@@ -301,18 +298,18 @@ mod tests {
 
     #[test]
     fn recovery_goes_on_where_the_wal_ends_and_refuses_a_gap() {
-        let state = State::open(ID, &image(10, 0), vec![recovered(5, 5, 0), recovered(10, 2, 1)]).expect("open");
+        let state = State::open(ID, &image(10, 0), vec![recovered(5, 5, 0), recovered(10, 2, 1)], 0).expect("open");
         assert_eq!((state.next, state.durable, state.tail.start()), (Offset(12), Offset(12), Some(Offset(10))));
         assert!(state.read(Offset(3), 1, true).expect("in range").in_objects);
         assert_eq!(state.epoch_end(LeaderEpoch(1)), Some((LeaderEpoch(1), Offset(12))));
-        let gap = State::open(ID, &image(10, 0), vec![recovered(11, 2, 1)]).err();
+        let gap = State::open(ID, &image(10, 0), vec![recovered(11, 2, 1)], 0).err();
         assert_eq!(gap, Some(RecoveredGap { partition: ID, from: Offset(10), to: Offset(11) }));
-        assert!(State::open(ID, &image(10, 11), vec![]).is_err(), "records below the log start were durable");
+        assert!(State::open(ID, &image(10, 11), vec![], 0).is_err(), "records below the log start were durable");
     }
 
     #[test]
     fn an_upload_takes_what_is_durable_below_the_cut() {
-        let mut state = State::open(ID, &image(0, 0), vec![]).expect("open");
+        let mut state = State::open(ID, &image(0, 0), vec![], 0).expect("open");
         for entry in [0, 3, 7] {
             let _ = append(&mut state, 2, entry);
         }
@@ -329,7 +326,7 @@ mod tests {
 
     #[test]
     fn positions_never_move_back() {
-        let mut state = State::open(ID, &image(0, 0), vec![recovered(0, 10, 0)]).expect("open");
+        let mut state = State::open(ID, &image(0, 0), vec![recovered(0, 10, 0)], 0).expect("open");
         state.follow(&image(5, 4));
         state.follow(&image(2, 1));
         assert_eq!((state.uploaded_end, state.log_start), (Offset(5), Offset(4)));

@@ -129,9 +129,9 @@ fn prepare(shared: &Shared, generation: u64, from: Source) -> io::Result<()> {
             (free.slot, if fits { Ok(free.file) } else { segment::create(&*shared.disk, free.slot, bytes) })
         }
     };
-    let listed = made.map_err(|e| (e, None)).and_then(|file| {
-        list(shared, generation, slot, file.clone()).map_err(|e| (e, Some(file)))
-    });
+    let listed = made
+        .map_err(|e| (e, None))
+        .and_then(|file| list(shared, generation, slot, file.clone()).map_err(|e| (e, Some(file))));
     let mut state = lock(&shared.state);
     let listed = listed.map_err(|(e, file)| {
         state.preparing = false;

@@ -7,6 +7,7 @@
 //! chain has been judged, so a start that was killed half-way is simply made again.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::base::{EntryId, LedgerId};
@@ -23,6 +24,8 @@ use super::{Location, plant::Plant};
 
 /// Longest copy of a cut tail whose own length cannot be read.
 const CUT_BYTES_MAX: u64 = 8 << 20;
+/// The front of a segment that shows whether it was ever written to: room for two of the largest groups.
+const FRONT_BYTES: u64 = 17 << 20;
 
 /// What was found.
 pub struct Found {
@@ -106,11 +109,8 @@ impl<'a> Scanner<'a> {
                 continue;
             }
             let next = self.found.last_segment + 1;
-            let beyond = if next < self.segments.len() {
-                self.candidate(next, PAGE as u64)?
-            } else {
-                Candidate::Nothing
-            };
+            let beyond =
+                if next < self.segments.len() { self.candidate(next, PAGE as u64)? } else { Candidate::Nothing };
             if let Candidate::Next(header, crc) = beyond {
                 self.found.last_segment = next;
                 self.found.position = PAGE as u64;
@@ -231,27 +231,54 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
-    /// Who, if anybody, says that block `sequence` was synced. Everything behind the end of the chain is looked at: what an
-    /// earlier cut left behind claims less than what was recovered then, so it never convicts wrongly.
-    fn claim_of(&mut self, sequence: u64) -> Result<Option<String>, OpenError> {
+    /// Who, if anybody, says that block `sequence` was synced. What an earlier cut left behind claims less than what was
+    /// recovered then, so it never convicts wrongly.
+    ///
+    /// The rest of the last segment is looked at whole. A later segment is filled from its front, so one whose front holds
+    /// no header of its present use was never written to, and neither was any behind it.
+    fn claim_of(&self, sequence: u64) -> Result<Option<String>, OpenError> {
         if self.manifest.synced >= sequence {
             return Ok(Some("the manifest".into()));
         }
-        let mut header = Vec::new();
-        for (i, segment) in self.segments.iter().enumerate().skip(self.found.last_segment) {
-            let mut at = if i == self.found.last_segment { self.found.position } else { PAGE as u64 };
-            while at + PAGE as u64 <= segment.bytes {
-                read(segment, at, BLOCK_HEADER, &mut header)?;
-                if let Ok((block, _)) = BlockHeader::decode(&header)
-                    && block.is_at(self.manifest.salt, segment.generation, at)
-                    && block.watermark >= sequence
-                {
-                    return Ok(Some(format!("block {} at byte {at} of {}", block.sequence, segment.path())));
-                }
-                at += PAGE as u64;
+        let last = self.found.last_segment;
+        for (i, segment) in self.segments.iter().enumerate().skip(last) {
+            let range = if i == last {
+                self.found.position..segment.bytes
+            } else {
+                PAGE as u64..segment.bytes.min(FRONT_BYTES)
+            };
+            let (written, claim) = self.claim_in(segment, range, sequence)?;
+            if claim.is_some() || (i > last && !written) {
+                return Ok(claim);
             }
         }
         Ok(None)
+    }
+
+    /// Whether a part of a segment holds any block of its present use, and one that says that `sequence` was synced.
+    fn claim_in(
+        &self,
+        segment: &Segment,
+        range: Range<u64>,
+        sequence: u64,
+    ) -> Result<(bool, Option<String>), OpenError> {
+        let mut header = Vec::new();
+        let mut written = false;
+        let mut at = range.start;
+        while at + PAGE as u64 <= range.end {
+            read(segment, at, BLOCK_HEADER, &mut header)?;
+            if let Ok((block, _)) = BlockHeader::decode(&header)
+                && block.is_at(self.manifest.salt, segment.generation, at)
+            {
+                written = true;
+                if block.watermark >= sequence {
+                    let claim = format!("block {} at byte {at} of {}", block.sequence, segment.path());
+                    return Ok((written, Some(claim)));
+                }
+            }
+            at += PAGE as u64;
+        }
+        Ok((written, None))
     }
 }
 

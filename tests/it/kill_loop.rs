@@ -21,8 +21,14 @@ const PARTITIONS: i32 = 16;
 const PRODUCERS: i32 = 4;
 
 /// Small segments and quick uploads, so that rolling, recycling and uploading happen within seconds.
-const SETTINGS: &[(&str, &str)] =
-    &[("wal.segment_bytes", "1048576"), ("wal.budget_bytes", "33554432"), ("objects.upload_interval_ms", "300")];
+const SETTINGS: &[(&str, &str)] = &[
+    ("wal.segment_bytes", "1048576"),
+    ("wal.budget_bytes", "33554432"),
+    ("objects.upload_bytes", "4194304"),
+    ("objects.upload_interval_ms", "300"),
+    ("objects.maintenance_interval_ms", "500"),
+    ("objects.grace_ms", "1000"),
+];
 
 /// Every failpoint with the highest hit number at which it is tried.
 const FAILPOINTS: &[(&str, u64)] = &[

@@ -98,6 +98,13 @@ struct Call {
     ended: usize,
 }
 
+impl Call {
+    /// The file that the first argument names, in strace's way with -yy.
+    fn file(&self) -> &str {
+        self.arguments.split_once('<').and_then(|(_, rest)| rest.split_once('>')).map_or("", |(path, _)| path)
+    }
+}
+
 /// Puts the lines of `strace -f -o` together: interrupted calls are joined by their thread.
 fn calls(trace: &str) -> Vec<Call> {
     let mut open: BTreeMap<&str, (usize, String)> = BTreeMap::new();
@@ -124,9 +131,9 @@ fn calls(trace: &str) -> Vec<Call> {
     calls
 }
 
-/// Judges every reply on the connection from `port`: since the request arrived, a write to the log must have ended,
-/// and a sync of it, begun after that write, must have ended before the reply began. Returns the replies judged, or
-/// what is wrong.
+/// Judges every reply on the connection from `port`: since the request arrived, a write to a file of the log must have
+/// ended, and a sync of that file, begun after the write, must have ended before the reply began. Returns the replies
+/// judged, or what is wrong.
 fn replies_follow_their_sync(calls: &[Call], port: u16) -> Result<usize, String> {
     let own = format!("->127.0.0.1:{port}]>");
     let is_socket = |c: &&Call| c.arguments.contains(&own) && c.result > 0;
@@ -141,11 +148,15 @@ fn replies_follow_their_sync(calls: &[Call], port: u16) -> Result<usize, String>
             request = Some(call.ended);
         } else if written(call) {
             let arrived = request.take().ok_or("a reply without a request: the trace lost something")?;
-            let log: Vec<&Call> = calls.iter().filter(is_log).filter(|c| c.started > arrived || written(c)).collect();
-            let write = log.iter().find(|c| written(c) && c.started > arrived && c.ended < call.started);
-            let write = write.ok_or_else(|| format!("reply {replies}: the log was not written before it: {call:?}"))?;
-            let synced = log.iter().any(|c| sync(c) && c.started > write.ended && c.ended < call.started);
-            if !synced {
+            let since: Vec<&Call> =
+                calls.iter().filter(is_log).filter(|c| c.started > arrived && c.ended < call.started).collect();
+            let mut writes = since.iter().filter(|c| written(c)).peekable();
+            if writes.peek().is_none() {
+                return Err(format!("reply {replies}: the log was not written before it: {call:?}"));
+            }
+            let covers =
+                |write: &Call| since.iter().any(|c| sync(c) && c.file() == write.file() && c.started > write.ended);
+            if !writes.any(|write| covers(write)) {
                 return Err(format!("reply {replies} precedes the sync that covers it: {call:?}"));
             }
             replies += 1;
@@ -163,10 +174,13 @@ fn no_reply_precedes_the_sync_that_covers_it() {
     let dir = folder();
     let trace = dir.path().join("trace");
     let wanted = "read,readv,recvfrom,recvmsg,write,writev,pwrite64,pwritev,pwritev2,sendto,sendmsg,fdatasync,fsync";
-    let broker = traced(Launch::dev(&dir.path().join("data")), wanted, &trace).start();
+    let small = [("wal.segment_bytes", "1048576")]; // and yet large enough for all that is written here
+    let broker = traced(Launch::dev(&dir.path().join("data")).sets(&small), wanted, &trace).start();
     let mut client = broker.client();
     client.create_topic("traced", 1, &[]).unwrap();
     wait_for_leaders(&mut client, "traced", 1);
+    // Spare segments are filled in the background; once they are, every write to the log is one of entries.
+    std::thread::sleep(Duration::from_secs(2));
     let mut producer = broker.client(); // nothing but produce requests on this connection
     for n in 0..REPLIES {
         let batch = batch::encode(&[vec![n as u8; 100]], NO_PRODUCER, -1, now_ms());
@@ -199,6 +213,8 @@ fn planted_traces_are_judged_rightly() {
     assert!(judge(&[&request, &write, &reply, &sync]).is_err(), "the reply comes first");
     assert!(judge(&[&request, &sync, &reply]).is_err(), "nothing is written");
     assert!(judge(&[&write, &sync, &request, &reply]).is_err(), "an earlier sync covers nothing");
+    let other = "12 fdatasync(8</data/wal/0002.log>) = 0".to_string();
+    assert!(judge(&[&request, &write, &other, &reply]).is_err(), "another file is synced");
     let begun = format!("12 fdatasync({log} <unfinished ...>");
     let done = "12 <... fdatasync resumed>) = 0".to_string();
     assert_eq!(judge(&[&request, &write, &begun, &done, &reply]), Ok(1));

@@ -25,6 +25,12 @@ const BROKER_LOGGER: i8 = 8;
 const CLIENT_METRICS: i8 = 16;
 const GROUP: i8 = 32;
 
+/// Memory that one answer may take. A request of a few bytes can ask for the same long list over and over; the
+/// settings of 20,000 topics fit.
+const ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// What a setting takes beside its texts, and what a synonym does.
+const ROW_BYTES: usize = 256;
+
 /// What of each setting is wanted.
 #[derive(Clone, Copy)]
 struct Wanted {
@@ -36,9 +42,11 @@ impl Handlers {
     pub(super) fn describe_configs(&self, request: Request, body: DescribeConfigsRequest) -> Reply {
         let mut response = DescribeConfigsResponse::default();
         let wanted = Wanted { synonyms: body.include_synonyms, documentation: body.include_documentation };
+        let mut left = ANSWER_BYTES_MAX;
         for asked in body.resources {
             let mut answer = DescribeConfigsResult::default();
-            match self.describe_resource(&request.context, &asked) {
+            let described = self.describe_resource(&request.context, &asked);
+            match described.and_then(|rows| charged(rows, wanted, &mut left)) {
                 Ok(rows) => answer.configs = rows.into_iter().map(|row| shown(row, wanted)).collect(),
                 Err(refusal) => (answer.error_code, answer.error_message) = (refusal.code(), refusal.text()),
             }
@@ -105,6 +113,27 @@ pub(super) fn no_such_kind(kind: i8) -> Refusal {
     })
 }
 
+/// Lets rows into the answer as long as there is room.
+fn charged(rows: Vec<ConfigRow>, wanted: Wanted, left: &mut usize) -> Result<Vec<ConfigRow>, Refusal> {
+    let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+    let of_synonym = |row: &SynonymRow| ROW_BYTES + row.name.len() + text(&row.value);
+    let of_row = |row: &ConfigRow| {
+        let synonyms: usize = if wanted.synonyms { row.synonyms.iter().map(of_synonym).sum() } else { 0 };
+        let documentation = if wanted.documentation { text(&row.documentation) } else { 0 };
+        ROW_BYTES + row.name.len() + text(&row.value) + documentation + synonyms
+    };
+    match left.checked_sub(rows.iter().map(of_row).sum()) {
+        Some(rest) => {
+            *left = rest;
+            Ok(rows)
+        }
+        None => {
+            let message = "The answer would be too long: ask for fewer resources at once.";
+            Err(Refusal::new(ResponseError::PolicyViolation, message))
+        }
+    }
+}
+
 fn shown(row: ConfigRow, wanted: Wanted) -> DescribeConfigsResourceResult {
     let synonyms = if wanted.synonyms { row.synonyms } else { Vec::new() };
     DescribeConfigsResourceResult::default()
@@ -128,6 +157,21 @@ fn synonym(row: SynonymRow) -> DescribeConfigsSynonym {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_answer_takes_bounded_memory() {
+        let none = std::collections::BTreeMap::new();
+        let layers = settings::Layers { broker: &none, cluster: &none, fixed: &none };
+        let rows = || settings::describe_topic(&none, layers, |_| true);
+        for wanted in [true, false].map(|both| Wanted { synonyms: both, documentation: both }) {
+            let (mut left, mut let_in) = (1024 * 1024, 0);
+            while charged(rows(), wanted, &mut left).is_ok() {
+                let_in += 1;
+            }
+            assert!((10..200).contains(&let_in), "{let_in}");
+            assert_eq!(charged(rows(), wanted, &mut left).unwrap_err().code(), 44);
+        }
+    }
 
     #[test]
     fn a_broker_is_named_by_its_number_and_all_by_nothing() {

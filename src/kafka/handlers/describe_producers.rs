@@ -1,5 +1,8 @@
 //! DescribeProducers (key 61, KIP-664): who writes idempotently to a partition.
 
+use std::collections::HashSet;
+use std::sync::Arc;
+
 use kafka_protocol::messages::describe_producers_request::TopicRequest;
 use kafka_protocol::messages::describe_producers_response::{PartitionResponse, ProducerState, TopicResponse};
 use kafka_protocol::messages::{DescribeProducersRequest, DescribeProducersResponse};
@@ -13,16 +16,19 @@ use crate::security::{Operation, Permit, Resource};
 use super::administer::{Refusal, check_topic_name, outcome};
 use super::{Handlers, errors};
 
-use std::sync::Arc;
-
 impl Handlers {
     pub(super) async fn describe_producers(&self, request: Request, body: DescribeProducersRequest) -> Reply {
         let mut response = DescribeProducersResponse::default();
+        // Each partition is answered once, so that the answer is bounded by what there is.
+        let mut seen = HashSet::new();
         for asked in body.topics {
             let found = self.readable(&request.context, &asked);
             let mut partitions = Vec::with_capacity(asked.partition_indexes.len());
             for index in asked.partition_indexes {
                 let result = match &found {
+                    Ok((_, topic)) if !seen.insert((topic.id, index)) => {
+                        Err(Refusal::invalid("The partition is asked for twice."))
+                    }
                     Ok((permit, topic)) => self.producers(permit, topic, index).await,
                     Err(refusal) => Err(refusal.clone()),
                 };

@@ -135,12 +135,12 @@ fn limit(asked: i32, allowed: usize) -> usize {
     usize::try_from(asked).unwrap_or(0).min(allowed).max(1)
 }
 
+/// Topics, each with those of its partitions that are shown.
+type Page<T> = Vec<(T, Range<usize>)>;
+
 /// A page of at most `limit` partitions. Of each topic comes its first wanted partition and its number of them.
 /// Answers what is in the page, and where the next one begins.
-fn take<T: Copy>(
-    topics: impl Iterator<Item = (T, usize, usize)>,
-    limit: usize,
-) -> (Vec<(T, Range<usize>)>, Option<(T, usize)>) {
+fn take<T: Copy>(topics: impl Iterator<Item = (T, usize, usize)>, limit: usize) -> (Page<T>, Option<(T, usize)>) {
     let (mut page, mut left) = (Vec::new(), limit);
     for (topic, first, count) in topics {
         if left == 0 {

@@ -29,8 +29,8 @@ pub(super) fn produce(error: &ProduceError) -> ResponseError {
         ProduceError::Transactional => ResponseError::InvalidRequest,
         ProduceError::Compression(_) => ResponseError::CorruptMessage,
         ProduceError::Append(error) => append(error),
-        // The batch may be durable or not; the producer asks again, and its sequence tells.
-        ProduceError::Unknown(_) => ResponseError::KafkaStorageError,
+        // The batch may be durable or not: the number that clients take for "possibly persisted".
+        ProduceError::Unknown(_) => ResponseError::NotEnoughReplicasAfterAppend,
         // Not appended; object storage is away.
         ProduceError::State(_) => ResponseError::NotEnoughReplicas,
     }

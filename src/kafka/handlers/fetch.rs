@@ -14,7 +14,7 @@ use crate::kafka::encode::fetch::{self, FetchResponse, FetchedPartition, Fetched
 use crate::kafka::{Outcome, Reply, Request, WireMetrics};
 use crate::metadata::Endpoint;
 use crate::partition::Partition;
-use crate::security::{Operation, Permit, Resource};
+use crate::security::{Operation, Permit};
 
 use super::fetch_session::{Asked, Key, Partitions, Scope, Wanted};
 use super::offset_for_leader_epoch::check_epoch;
@@ -64,7 +64,7 @@ impl Handlers {
             }
         };
         let bounds = Bounds {
-            min_bytes: usize::try_from(body.min_bytes).unwrap_or(0),
+            min_bytes: usize::try_from(body.min_bytes).unwrap_or(0).min(usize::try_from(body.max_bytes).unwrap_or(0)),
             max_bytes: usize::try_from(body.max_bytes)
                 .unwrap_or(0)
                 .min(settings.fetch_bytes_max)
@@ -96,13 +96,10 @@ impl Handlers {
     }
 
     fn target(&self, request: &Request, key: &Key) -> Result<(Permit, Arc<Partition>), ResponseError> {
-        let topic = match request.to.version >= TOPIC_IDS_SINCE && key.id.is_zero() {
-            true => Err(ResponseError::UnknownTopicId),
-            false => self.find_topic(&key.name, key.id),
-        }?;
-        let permit = self
-            .permit(&request.context, Operation::Read, Resource::topic(&topic.name))
-            .map_err(|denied| errors::denied(&denied))?;
+        if request.to.version >= TOPIC_IDS_SINCE && key.id.is_zero() {
+            return Err(ResponseError::UnknownTopicId);
+        }
+        let (permit, topic) = self.permitted_topic(&request.context, Operation::Read, &key.name, key.id)?;
         Ok((permit, self.find_partition(&topic, key.index)?))
     }
 }
@@ -111,7 +108,8 @@ impl Handlers {
 fn named(body: &FetchRequest, version: i16) -> (Partitions, Vec<Key>) {
     let by_id = version >= TOPIC_IDS_SINCE;
     let key = |name: &kafka_protocol::messages::TopicName, id: &uuid::Uuid, index| Key {
-        name: if by_id { Default::default() } else { name.0.clone() },
+        // A copy: the key outlives the request, whose whole frame a slice would keep.
+        name: if by_id { Default::default() } else { text(name.0.to_string()) },
         id: if by_id { TopicId(*id.as_bytes()) } else { TopicId::default() },
         index,
     };
@@ -259,7 +257,11 @@ impl Work {
     ) -> FetchedPartition {
         if let Err(error) = check_epoch(partition, wanted.current_leader_epoch, |given| given < 0) {
             let leader = Some((self.broker.node, partition.positions().leader_epoch));
-            return FetchedPartition { error_code: error.code(), current_leader: leader, ..FetchedPartition::default() };
+            return FetchedPartition {
+                error_code: error.code(),
+                current_leader: leader,
+                ..FetchedPartition::default()
+            };
         }
         let diverging = (wanted.last_fetched_epoch >= 0)
             .then(|| diverging(partition, LeaderEpoch(wanted.last_fetched_epoch), wanted.offset))
@@ -312,10 +314,6 @@ fn diverging(partition: &Partition, epoch: LeaderEpoch, offset: Offset) -> Optio
 fn add(response: &mut FetchResponse, key: &Key, partition: FetchedPartition) {
     match response.topics.last_mut() {
         Some(topic) if topic.name == key.name && topic.id == key.id => topic.partitions.push(partition),
-        _ => response.topics.push(FetchedTopic {
-            name: key.name.clone(),
-            id: key.id,
-            partitions: vec![partition],
-        }),
+        _ => response.topics.push(FetchedTopic { name: key.name.clone(), id: key.id, partitions: vec![partition] }),
     }
 }

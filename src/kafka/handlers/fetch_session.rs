@@ -159,6 +159,11 @@ impl Cache {
             return Err(ResponseError::FetchSessionTopicIdError);
         }
         let before = session.partitions.len();
+        // A session that would grow beyond all bounds begins anew, without what it asks to remember.
+        if self.partitions + named.len() > PARTITIONS_MAX {
+            self.remove(asked.id);
+            return Err(ResponseError::FetchSessionIdNotFound);
+        }
         for (key, wanted) in named {
             match session.partitions.get_mut(&key) {
                 Some(known) => *known = Wanted { told: known.told, ..wanted },
@@ -190,13 +195,7 @@ mod tests {
     }
 
     fn wanted(offset: i64) -> Wanted {
-        Wanted {
-            offset: Offset(offset),
-            max_bytes: 1,
-            current_leader_epoch: -1,
-            last_fetched_epoch: -1,
-            told: None,
-        }
+        Wanted { offset: Offset(offset), max_bytes: 1, current_leader_epoch: -1, last_fetched_epoch: -1, told: None }
     }
 
     fn named(indexes: &[i32]) -> Partitions {

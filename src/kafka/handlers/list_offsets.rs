@@ -9,9 +9,9 @@ use kafka_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
 
 use crate::base::TopicId;
 use crate::broker::{FoundOffset, OffsetQuery};
-use crate::kafka::{ConnectionContext, Reply, Request};
+use crate::kafka::{Reply, Request};
 use crate::metadata::Topic;
-use crate::security::{Operation, Resource};
+use crate::security::{Operation, Permit};
 
 use super::offset_for_leader_epoch::check_epoch;
 use super::{Handlers, errors};
@@ -29,7 +29,7 @@ impl Handlers {
             }
         }
         for topic in &body.topics {
-            let found = self.find_topic(&topic.name, TopicId::default());
+            let found = self.permitted_topic(&request.context, Operation::Describe, &topic.name, TopicId::default());
             let mut answered = ListOffsetsTopicResponse::default();
             answered.name = topic.name.clone();
             for asked in &topic.partitions {
@@ -37,7 +37,7 @@ impl Handlers {
                     _ if duplicates.contains(&(topic.name.clone(), asked.partition_index)) => {
                         Err(ResponseError::InvalidRequest)
                     }
-                    Ok(found) => self.list_offset(&request.context, request.to.version, found, asked).await,
+                    Ok((permit, found)) => self.list_offset(permit, request.to.version, found, asked).await,
                     Err(error) => Err(*error),
                 };
                 answered.partitions.push(self.answer_offset(&request, asked.partition_index, outcome));
@@ -74,20 +74,17 @@ impl Handlers {
 
     async fn list_offset(
         &self,
-        context: &ConnectionContext,
+        permit: &Permit,
         version: i16,
         topic: &Topic,
         asked: &ListOffsetsPartition,
     ) -> Result<Option<FoundOffset>, ResponseError> {
-        let permit = self
-            .permit(context, Operation::Describe, Resource::topic(&topic.name))
-            .map_err(|denied| errors::denied(&denied))?;
         let query = query(asked.timestamp, version).ok_or(ResponseError::UnsupportedVersion)?;
         let partition = self.find_partition(topic, asked.partition_index)?;
         if version >= 4 {
             check_epoch(&partition, asked.current_leader_epoch, |given| given == -1)?;
         }
-        self.broker.find_offset(&permit, &partition, query).await.map_err(|e| errors::offsets(&e))
+        self.broker.find_offset(permit, &partition, query).await.map_err(|e| errors::offsets(&e))
     }
 }
 

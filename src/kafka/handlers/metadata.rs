@@ -69,10 +69,10 @@ impl Handlers {
     fn all_topics(&self, context: &ConnectionContext) -> Vec<MetadataResponseTopic> {
         let image = self.broker.image();
         // Topics that may not be described are left out without a word.
-        let visible = image.names.iter().filter_map(|(_, id)| image.topics.get(id));
+        let visible = image.names.values().filter_map(|id| image.topics.get(id));
         visible
             .filter(|topic| self.permit(context, Operation::Describe, Resource::topic(&topic.name)).is_ok())
-            .map(|topic| described(topic))
+            .map(described)
             .collect()
     }
 
@@ -137,6 +137,11 @@ impl Handlers {
             return ResponseError::InvalidTopicException;
         }
         let settings = self.broker.broker_settings();
+        if settings.default_replication_factor > 1 {
+            let wanted = settings.default_replication_factor;
+            tracing::info!(topic = name, wanted, "not created: default.replication.factor is more than the one broker");
+            return ResponseError::InvalidReplicationFactor;
+        }
         let topic = NewTopic {
             name: name.to_owned(),
             partitions: usize::try_from(settings.num_partitions).unwrap_or(1),

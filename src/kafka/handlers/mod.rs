@@ -73,6 +73,26 @@ impl Handlers {
         }
     }
 
+    /// The topic with the permit for `operation` on it. Where it is named, the permit comes first: the same answer
+    /// whether the topic exists or not.
+    fn permitted_topic(
+        &self,
+        context: &ConnectionContext,
+        operation: Operation,
+        name: &str,
+        id: TopicId,
+    ) -> Result<(Permit, Arc<Topic>), ResponseError> {
+        let ask = |name: &str| {
+            self.permit(context, operation, Resource::topic(name)).map_err(|denied| errors::denied(&denied))
+        };
+        if id.is_zero() {
+            let permit = ask(name)?;
+            return Ok((permit, self.find_topic(name, id)?));
+        }
+        let topic = self.find_topic(name, id)?;
+        Ok((ask(&topic.name)?, topic))
+    }
+
     /// An open partition of a topic.
     fn find_partition(&self, topic: &Topic, index: i32) -> Result<Arc<Partition>, ResponseError> {
         let known = usize::try_from(index).is_ok_and(|i| i < topic.partitions.len());
@@ -126,4 +146,3 @@ impl Service for Handlers {
 fn text(value: impl Into<String>) -> StrBytes {
     StrBytes::from_string(value.into())
 }
-

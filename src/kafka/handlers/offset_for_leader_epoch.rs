@@ -6,12 +6,12 @@ use kafka_protocol::messages::offset_for_leader_epoch_response::{EpochEndOffset,
 use kafka_protocol::messages::{OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse};
 
 use crate::base::{LeaderEpoch, TopicId};
-use crate::kafka::{ConnectionContext, Reply, Request};
+use crate::kafka::{Reply, Request};
 use crate::metadata::Topic;
 use crate::partition::Partition;
-use crate::security::{Operation, Resource};
+use crate::security::{Operation, Permit};
 
-use super::{Handlers, errors};
+use super::Handlers;
 
 /// Whether a client's idea of the leader epoch is the present one. `absent` says which values mean "none given".
 pub(super) fn check_epoch(
@@ -31,13 +31,17 @@ impl Handlers {
     pub(super) fn offset_for_leader_epoch(&self, request: Request, body: OffsetForLeaderEpochRequest) -> Reply {
         let mut response = OffsetForLeaderEpochResponse::default();
         for topic in body.topics {
-            let found = self.find_topic(&topic.topic, TopicId::default());
+            let found = self.permitted_topic(&request.context, Operation::Describe, &topic.topic, TopicId::default());
             let mut result = OffsetForLeaderTopicResult::default();
             for asked in &topic.partitions {
                 let mut partition = EpochEndOffset::default();
                 partition.partition = asked.partition;
                 (partition.leader_epoch, partition.end_offset) = (-1, -1);
-                match found.clone().and_then(|found| self.epoch_end(&request.context, &found, asked)) {
+                let end = match &found {
+                    Ok((permit, found)) => self.epoch_end(permit, found, asked),
+                    Err(error) => Err(*error),
+                };
+                match end {
                     Ok(Some((epoch, end))) => (partition.leader_epoch, partition.end_offset) = (epoch, end),
                     Ok(None) => {}
                     Err(error) => partition.error_code = error.code(),
@@ -52,16 +56,13 @@ impl Handlers {
 
     fn epoch_end(
         &self,
-        context: &ConnectionContext,
+        permit: &Permit,
         topic: &Topic,
         asked: &OffsetForLeaderPartition,
     ) -> Result<Option<(i32, i64)>, ResponseError> {
-        let permit = self
-            .permit(context, Operation::Describe, Resource::topic(&topic.name))
-            .map_err(|denied| errors::denied(&denied))?;
         let partition = self.find_partition(topic, asked.partition)?;
         check_epoch(&partition, asked.current_leader_epoch, |given| given == -1)?;
-        let found = self.broker.epoch_end(&permit, &partition, LeaderEpoch(asked.leader_epoch));
+        let found = self.broker.epoch_end(permit, &partition, LeaderEpoch(asked.leader_epoch));
         Ok(found.map(|(epoch, end)| (epoch.0, end.0)))
     }
 }

@@ -16,7 +16,7 @@ use crate::batch::{CheckError, TimestampType};
 use crate::broker::{ProduceContext, ProduceError};
 use crate::kafka::{Outcome, Reply, Request};
 use crate::partition::Appended;
-use crate::security::{Operation, Permit, Resource};
+use crate::security::{Operation, Permit};
 
 use super::{Handlers, errors, text};
 
@@ -40,10 +40,12 @@ impl Handlers {
             _ => Some(ResponseError::InvalidRequiredAcks),
         };
         let timeout = Duration::from_millis(u64::try_from(body.timeout_ms).unwrap_or(0));
+        let room_deadline = self.broker.room_deadline(timeout);
+        self.broker.slow_down().await;
         for topic in body.topic_data {
             let parts = match refused {
                 Some(error) => refuse(&topic.partition_data, error),
-                None => self.produce_topic(&request, &topic, timeout).await,
+                None => self.produce_topic(&request, &topic, room_deadline).await,
             };
             topics.push((topic, parts));
         }
@@ -52,24 +54,20 @@ impl Handlers {
             // Nothing else tells such a producer that its records are lost.
             return if failed { Reply::close("a produce request with acks=0 failed") } else { Reply::silent() };
         }
-        self.answer(request, topics, timeout)
+        // With acks=1 Kafka does not time out either: the leader's own log answers.
+        let deadline = (body.acks == -1).then(|| tokio::time::Instant::now() + timeout);
+        self.answer(request, topics, deadline)
     }
 
-    async fn produce_topic(&self, request: &Request, topic: &TopicProduceData, timeout: Duration) -> Vec<Part> {
-        let found = match self.find_topic(&topic.name, TopicId(*topic.topic_id.as_bytes())) {
+    async fn produce_topic(&self, request: &Request, topic: &TopicProduceData, room_deadline: Duration) -> Vec<Part> {
+        let id = TopicId(*topic.topic_id.as_bytes());
+        let (permit, found) = match self.permitted_topic(&request.context, Operation::Write, &topic.name, id) {
             Ok(found) => found,
             Err(error) => return refuse(&topic.partition_data, error),
         };
-        let permit = match self.permit(&request.context, Operation::Write, Resource::topic(&found.name)) {
-            Ok(permit) => permit,
-            Err(denied) => return refuse(&topic.partition_data, errors::denied(&denied)),
-        };
         let settings = self.broker.topic_settings(&found);
-        let context = ProduceContext {
-            settings: &settings,
-            zstd_allowed: request.to.version >= ZSTD_SINCE,
-            wait_for_room: timeout,
-        };
+        let context =
+            ProduceContext { settings: &settings, zstd_allowed: request.to.version >= ZSTD_SINCE, room_deadline };
         let log_append_time = settings.timestamp_type == TimestampType::LogAppendTime;
         let mut parts = Vec::with_capacity(topic.partition_data.len());
         for data in &topic.partition_data {
@@ -96,13 +94,16 @@ impl Handlers {
         self.broker.append(permit, partition, records, context).await
     }
 
-    fn answer(&self, request: Request, topics: Vec<(TopicProduceData, Vec<Part>)>, timeout: Duration) -> Reply {
+    fn answer(
+        &self,
+        request: Request,
+        topics: Vec<(TopicProduceData, Vec<Part>)>,
+        deadline: Option<tokio::time::Instant>,
+    ) -> Reply {
         let broker = self.broker.clone();
         let metrics = self.metrics.clone();
         let endpoint = self.endpoint(&request.context);
-        let now_ms = broker.clock().wall_ms();
         Reply::later(async move {
-            let deadline = tokio::time::Instant::now() + timeout;
             let mut response = ProduceResponse::default();
             for (topic, parts) in topics {
                 let mut answered = TopicProduceResponse::default();
@@ -112,8 +113,13 @@ impl Handlers {
                     let partition = match part {
                         Part::Done(done) => done,
                         Part::Waiting { index, appended, log_append_time } => {
-                            let mut done = appended_at(index, &appended, log_append_time.then_some(now_ms));
-                            match tokio::time::timeout_at(deadline, broker.durable(appended)).await {
+                            let mut done = appended_at(index, &appended, log_append_time);
+                            let durable = broker.durable(appended);
+                            let outcome = match deadline {
+                                Some(deadline) => tokio::time::timeout_at(deadline, durable).await,
+                                None => Ok(durable.await),
+                            };
+                            match outcome {
                                 Ok(Ok(())) => {}
                                 Ok(Err(error)) => done = refused(index, &error, done.log_start_offset),
                                 Err(_) => done = failed(index, ResponseError::RequestTimedOut, None),
@@ -163,11 +169,14 @@ fn refused(index: i32, error: &ProduceError, log_start: i64) -> PartitionProduce
     response
 }
 
-fn appended_at(index: i32, appended: &Appended, append_time: Option<i64>) -> PartitionProduceResponse {
+fn appended_at(index: i32, appended: &Appended, log_append_time: bool) -> PartitionProduceResponse {
     let mut response = PartitionProduceResponse::default();
     response.index = index;
     response.base_offset = appended.base_offset.0;
-    response.log_append_time_ms = appended.duplicate_of_ms.or(append_time).unwrap_or(-1);
+    response.log_append_time_ms = match appended.duplicate || log_append_time {
+        true => appended.max_timestamp,
+        false => -1,
+    };
     response.log_start_offset = appended.log_start.0;
     response
 }

@@ -83,3 +83,17 @@ fn set(image: &mut Image, resource: &ConfigResource, configs: Configs) {
         ConfigResource::Cluster => image.cluster_configs = configs,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_as_long_as_every_protocol_version_can_carry() {
+        let longest = "x".repeat(i16::MAX as usize);
+        assert_eq!(check("name", &longest), Ok(()));
+        let limit = longest.len() as u64;
+        let refused = Reject::TooMany { what: "the length of a setting's value".to_owned(), limit };
+        assert_eq!(check("name", &(longest + "x")), Err(refused));
+    }
+}

@@ -197,8 +197,12 @@ fn check_invariants(image: &Image, index: &MemoryIndex) {
         let bytes: u64 = ranges.iter().map(|(_, entry)| entry.bytes).sum();
         assert_eq!(partition.object_bytes, bytes, "{id}");
         assert!(ranges.windows(2).all(|pair| pair[0].1.end <= pair[1].0), "{id} overlaps: {ranges:?}");
-        assert!(ranges.last().is_none_or(|(_, entry)| entry.end == partition.uploaded_end), "{id} has no end");
-        let readable: Vec<_> = ranges.iter().filter(|(_, entry)| entry.end > partition.log_start).collect();
+        let newest_end = ranges.last().map_or(Offset::ZERO, |(_, entry)| entry.end);
+        assert_eq!(newest_end, partition.uploaded_end, "{id} lost its newest range");
+        let (readable, below): (Vec<_>, Vec<_>) = ranges.iter().partition(|(_, entry)| entry.end > partition.log_start);
+        let is_kept = |(_, entry): &(Offset, RangeEntry)| entry.end == partition.uploaded_end;
+        let is_purged = below.iter().all(|range| is_kept(range)) || image.purge.contains_key(&id);
+        assert!(is_purged, "{id} holds ranges that nobody may read: {below:?}");
         if partition.uploaded_end > partition.log_start {
             let first = readable.first().map(|(base, _)| *base);
             assert!(first.is_some_and(|base| base <= partition.log_start), "{id} lost its start: {ranges:?}");

@@ -42,7 +42,7 @@ pub fn commit(
         for range in &output.ranges {
             // Without a partition the topic was deleted: coverage has refused every other reason.
             let Some(partition) = changes.partition(image, range.partition) else { continue };
-            if range.end > partition.log_start {
+            if range.end > partition.log_start || range.end == partition.uploaded_end {
                 add_bytes(partition, range)?;
                 changes.put_range(range.partition, range.base, range.entry(output.object));
                 entry.live_ranges = entry.live_ranges.saturating_add(1);
@@ -93,11 +93,11 @@ fn check_coverage(
     }
     let partitions: BTreeSet<PartitionId> = before.keys().chain(after.keys()).copied().collect();
     for id in partitions {
-        let log_start = image.partition(id).map_or(Offset::ZERO, |partition| partition.log_start);
+        let Some(partition) = image.partition(id) else { continue };
         let inputs = before.remove(&id).unwrap_or_default();
         let mut outputs = after.remove(&id).unwrap_or_default();
         outputs.sort_unstable();
-        if !covers(&inputs, &outputs, log_start) {
+        if !covers(&inputs, &outputs, partition.log_start, partition.uploaded_end) {
             return Err(Reject::Coverage { partition: id });
         }
     }
@@ -113,8 +113,9 @@ fn is_present(image: &Image, partition: PartitionId) -> Result<bool, Reject> {
 }
 
 /// Whether the outputs hold each offset of the inputs exactly once and no other; offsets below the log start may be
-/// missing. Both ascend; the inputs, being in the index, do not overlap.
-fn covers(inputs: &[Span], outputs: &[Span], log_start: Offset) -> bool {
+/// missing, but not the end of the newest range, which holds the producer state. Both ascend; the inputs, being in
+/// the index, do not overlap.
+fn covers(inputs: &[Span], outputs: &[Span], log_start: Offset, uploaded_end: Offset) -> bool {
     let mut runs: Vec<Span> = Vec::new();
     for &(base, end) in inputs {
         match runs.last_mut() {
@@ -132,7 +133,7 @@ fn covers(inputs: &[Span], outputs: &[Span], log_start: Offset) -> bool {
             }
             at = to;
         }
-        if at < end && end > log_start {
+        if at < end && (end > log_start || end == uploaded_end) {
             return false;
         }
     }
@@ -173,8 +174,26 @@ mod tests {
             (&[(0, 5)], &[(0, 5), (7, 8)], 10, false),
         ];
         for (inputs, outputs, log_start, expected) in table {
-            let answer = covers(&spans(inputs), &spans(outputs), Offset(*log_start));
+            let answer = covers(&spans(inputs), &spans(outputs), Offset(*log_start), Offset(1_000));
             assert_eq!(answer, *expected, "{inputs:?} by {outputs:?} from {log_start}");
+        }
+    }
+
+    #[test]
+    fn the_end_of_the_newest_range_is_never_left_out() {
+        type Pairs = &'static [(i64, i64)];
+        let table: &[(Pairs, Pairs, bool)] = &[
+            (&[(0, 9)], &[(0, 9)], true),
+            (&[(0, 9)], &[(6, 9)], true),
+            (&[(0, 9)], &[], false),
+            (&[(0, 9)], &[(0, 8)], false),
+            (&[(0, 5), (5, 9)], &[(5, 9)], true),
+            (&[(0, 5), (5, 9)], &[(0, 5)], false),
+            (&[(0, 5)], &[], true),
+        ];
+        for (inputs, outputs, expected) in table {
+            let answer = covers(&spans(inputs), &spans(outputs), Offset(20), Offset(9));
+            assert_eq!(answer, *expected, "{inputs:?} by {outputs:?}");
         }
     }
 }

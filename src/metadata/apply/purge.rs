@@ -1,5 +1,8 @@
 //! Ranges that nobody may read any more leave the index, in steps of bounded size.
 //!
+//! The newest range of a partition never leaves while its topic exists, wherever the log start is: its object holds
+//! the producer state as of the uploaded end, and nothing else in object storage does.
+//!
 //! A deleted topic or a moved log start can concern more ranges than one command may touch. So the command only
 //! records in `Image::purge` what has to go and takes the first step; `PurgeRanges` takes the following ones.
 
@@ -42,9 +45,11 @@ pub fn work_off(image: &mut Image, changes: &mut Changes<'_>, now_ms: i64) {
         let Some((&partition, &below)) = image.purge.first_key_value() else { return };
         let found = changes.before().ranges(partition, Offset::ZERO, below, ranges_left + 1);
         let is_last_step = found.len() <= ranges_left;
+        // As the command leaves it: an upload may just have made another range the newest.
+        let newest_end = changes.partition(image, partition).map(|partition| partition.uploaded_end);
         for (base, entry) in found.into_iter().take(ranges_left) {
-            // The last one may reach beyond the log start and stays.
-            if entry.end > below {
+            // The last one may reach beyond the log start or be the newest, and stays.
+            if entry.end > below || Some(entry.end) == newest_end {
                 continue;
             }
             changes.drop_range(partition, base, entry, now_ms);
@@ -64,8 +69,8 @@ pub fn work_off(image: &mut Image, changes: &mut Changes<'_>, now_ms: i64) {
 mod tests {
     use std::sync::Arc;
 
-    use crate::base::{ObjectId, TopicId};
-    use crate::metadata::command::Command;
+    use crate::base::{BrokerEpoch, EntryId, LedgerId, NodeId, ObjectId, TopicId};
+    use crate::metadata::command::{Command, Range};
     use crate::metadata::image::{Image, Topic};
     use crate::metadata::index::{IndexOp, IndexView, MemoryIndex, ObjectEntry, ObjectState};
     use crate::metadata::reject::{Reject, Response};
@@ -113,7 +118,7 @@ mod tests {
         let again = Command::CreateTopic {
             id: TOPIC,
             name: "again".into(),
-            partitions: vec![crate::base::NodeId(7)],
+            partitions: vec![NodeId(7)],
             replication_factor: 1,
             configs: vec![],
             now_ms: 2,
@@ -144,6 +149,8 @@ mod tests {
         let end = Offset(PURGE_RANGES_MAX as i64 + 10);
         let long = samples::range(id, end.0, end.0 + 100);
         index.ranges.insert((id, end), long.entry(ObjectId(1)));
+        let topic = Arc::make_mut(Arc::make_mut(&mut image.topics).get_mut(&TOPIC).expect("the sample has it"));
+        Arc::make_mut(&mut topic.partitions[0]).uploaded_end = long.end;
         let log_start = end.plus(50);
         let advance = Command::AdvanceLogStart { changes: vec![(id, log_start)], now_ms: 1 };
         assert_eq!(run(&mut image, &mut index, &advance), PURGE_RANGES_MAX);
@@ -151,5 +158,42 @@ mod tests {
         assert_eq!(run(&mut image, &mut index, &Command::PurgeRanges { now_ms: 2 }), 10);
         assert_eq!(index.ranges(id, Offset::ZERO, log_start, 9), vec![(end, long.entry(ObjectId(1)))]);
         assert!(image.purge.is_empty());
+    }
+
+    fn upload(range: Range) -> Command {
+        let (node, epoch, ledger) = (NodeId(7), BrokerEpoch(70), LedgerId(11));
+        let (from, through) = (EntryId(5), EntryId(6));
+        let (object, object_bytes, ranges) = (ObjectId(2), 5, vec![range]);
+        Command::CommitUpload { node, epoch, object, object_bytes, ledger, from, through, ranges, now_ms: 3 }
+    }
+
+    #[test]
+    fn the_newest_range_stays_until_a_newer_one_comes_even_while_others_wait() {
+        let count = PURGE_RANGES_MAX as i64 + 10;
+        let (mut image, mut index) = with_ranges(&[PURGE_RANGES_MAX + 10]);
+        let id = samples::partition(3, 0);
+        let owner = ObjectState::Prepared { node: NodeId(7), epoch: BrokerEpoch(70) };
+        let prepared = ObjectEntry { bytes: 0, live_ranges: 0, state: owner, created_ms: 0 };
+        index.objects.insert(ObjectId(2), prepared);
+        let advance = Command::AdvanceLogStart { changes: vec![(id, Offset(count + 50))], now_ms: 1 };
+        assert_eq!(run(&mut image, &mut index, &advance), PURGE_RANGES_MAX);
+
+        let (mut waiting, mut its_index) = (image.clone(), index.clone());
+        assert_eq!(run(&mut image, &mut index, &Command::PurgeRanges { now_ms: 2 }), 9);
+        let newest = index.ranges(id, Offset::ZERO, Offset(i64::MAX), 9);
+        assert_eq!(newest.iter().map(|(base, _)| base.0).collect::<Vec<_>>(), [count - 1]);
+        assert_eq!(image.partition(id).map(|partition| partition.object_bytes), Some(100));
+        assert!(image.purge.is_empty());
+
+        let newer = samples::range(id, count, count + 3);
+        for (image, index, dropped) in [(&mut image, &mut index, 1), (&mut waiting, &mut its_index, 10)] {
+            assert_eq!(run(image, index, &upload(newer.clone())), dropped);
+            assert_eq!(index.ranges(id, Offset::ZERO, Offset(i64::MAX), 9), [(newer.base, newer.entry(ObjectId(2)))]);
+            assert_eq!(image.partition(id).map(|partition| partition.object_bytes), Some(300));
+            assert!(image.purge.is_empty());
+            let states = [1, 2].map(|id| index.object(ObjectId(id)).map(|entry| entry.state));
+            assert_eq!(states, [Some(ObjectState::Dropped { at_ms: 3 }), Some(ObjectState::Live)]);
+            assert_eq!(run(image, index, &Command::DeleteTopic { id: TOPIC, now_ms: 4 }), 1);
+        }
     }
 }

@@ -1,7 +1,9 @@
 //! Life of an object outside of merging: prepared, committed by an upload or aborted, swept.
 
+use std::collections::BTreeMap;
+
 use crate::base::limits::COMMAND_PARTITIONS_MAX;
-use crate::base::{BrokerEpoch, EntryId, LedgerId, NodeId, ObjectId, Offset};
+use crate::base::{BrokerEpoch, EntryId, LedgerId, NodeId, ObjectId, Offset, PartitionId};
 use crate::metadata::bounds::COMMAND_OBJECTS_MAX;
 use crate::metadata::command::Range;
 use crate::metadata::image::{Image, Partition};
@@ -10,7 +12,7 @@ use crate::metadata::reject::{Reject, Response};
 
 use super::changes::Changes;
 use super::cluster::used_up;
-use super::require_at_most;
+use super::{purge, require_at_most};
 
 pub fn prepare(
     image: &mut Image,
@@ -55,9 +57,10 @@ pub fn check_position(
 }
 
 /// Enters an uploaded object and its ranges. Every range begins at its partition's uploaded end, also where the log
-/// start is beyond it: what is deleted already is skipped here, not by the uploader, whose view may be older.
+/// start is beyond it: what is deleted already is skipped here, not by the uploader, whose view may be older. The
+/// newest range of each partition is entered in any case; the one that it replaces goes if nobody may read it.
 pub fn store(
-    image: &Image,
+    image: &mut Image,
     changes: &mut Changes<'_>,
     owner: (NodeId, BrokerEpoch),
     (object, bytes): (ObjectId, u64),
@@ -66,6 +69,8 @@ pub fn store(
 ) -> Result<(), Reject> {
     require_at_most("the number of ranges in one command", ranges.len(), COMMAND_PARTITIONS_MAX)?;
     let mut entry = changes.require_prepared(object, owner)?;
+    let newest_ends: BTreeMap<PartitionId, Offset> = ranges.iter().map(|range| (range.partition, range.end)).collect();
+    let mut superseded = Vec::new();
     for range in ranges {
         check_range(range)?;
         if !image.topics.contains_key(&range.partition.topic) {
@@ -79,7 +84,11 @@ pub fn store(
         }
         append_epochs(partition, range)?;
         partition.uploaded_end = range.end;
-        if range.end > partition.log_start {
+        // Then all that the index had of the partition is below the log start, kept as the newest until now.
+        if range.base <= partition.log_start && partition.object_bytes > 0 {
+            superseded.push((range.partition, partition.log_start));
+        }
+        if range.end > partition.log_start || newest_ends.get(&range.partition) == Some(&range.end) {
             add_bytes(partition, range)?;
             changes.put_range(range.partition, range.base, range.entry(object));
             entry.live_ranges = entry.live_ranges.saturating_add(1);
@@ -87,6 +96,11 @@ pub fn store(
     }
     finish(&mut entry, bytes, now_ms);
     changes.put_object(object, entry);
+    // Nothing is refused from here on, so the image may be touched.
+    if !superseded.is_empty() {
+        image.purge.extend(superseded);
+        purge::work_off(image, changes, now_ms);
+    }
     Ok(())
 }
 

@@ -84,7 +84,8 @@ fn a_flipped_byte_is_never_served() {
         disk.corrupt(FILE, byte, 0x04);
     }
     assert_eq!(opened.wal.read(at).unwrap(), payload(&sent));
-    for wrong in [Location { offset: at.offset + 1, ..at }, Location { len: 1 << 30, ..at }, Location { offset: 3, ..at }]
+    for wrong in
+        [Location { offset: at.offset + 1, ..at }, Location { len: 1 << 30, ..at }, Location { offset: 3, ..at }]
     {
         assert!(matches!(opened.wal.read(wrong), Err(ReadError::Corrupt { .. })));
     }
@@ -207,7 +208,8 @@ fn blocks_of_an_earlier_use_of_a_file_never_come_back() {
     drop(opened);
     let generation = (2..20).rev().find(|g| file_of(&disk, *g).is_some_and(|f| has_entries(&disk, &f, *g))).unwrap();
     let path = file_of(&disk, generation).unwrap();
-    let end = blocks(&disk, &path).iter().filter(|b| b.generation == generation).map(|b| b.offset + b.block_bytes).max();
+    let end =
+        blocks(&disk, &path).iter().filter(|b| b.generation == generation).map(|b| b.offset + b.block_bytes).max();
     let end = end.unwrap() as usize;
     let mut content = disk.content(&path).unwrap();
     content[end..].copy_from_slice(&old[end..]);

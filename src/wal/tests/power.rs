@@ -30,7 +30,10 @@ impl Journal {
     }
 
     fn next(&self, ledger: u64) -> u64 {
-        self.appended.range((ledger, 0)..(ledger + 1, 0)).next_back().map_or(self.uploaded[ledger as usize], |(k, _)| k.1 + 1)
+        self.appended
+            .range((ledger, 0)..(ledger + 1, 0))
+            .next_back()
+            .map_or(self.uploaded[ledger as usize], |(k, _)| k.1 + 1)
     }
 
     fn publish(&mut self, synced: &[Synced]) {
@@ -192,7 +195,8 @@ impl Run<'_> {
     fn trim(&mut self, opened: &Opened) {
         self.journal.publish(&lock(&opened.recorder.synced).clone());
         for ledger in 0..LEDGERS {
-            let next = self.journal.published.range((ledger, 0)..(ledger + 1, 0)).next_back().map_or(0, |(k, _)| k.1 + 1);
+            let next =
+                self.journal.published.range((ledger, 0)..(ledger + 1, 0)).next_back().map_or(0, |(k, _)| k.1 + 1);
             let from = self.journal.uploaded[ledger as usize];
             if next > from {
                 self.journal.uploaded[ledger as usize] = from + self.dice.below(next - from + 1);
@@ -215,7 +219,8 @@ impl Run<'_> {
         let (Some(path), Some(end)) = (file_of(&self.disk, at.segment), file_of(&self.disk, last.segment)) else {
             return Err("the file of a needed entry is gone".into());
         };
-        let last_block = blocks(&self.disk, &end).into_iter().filter(|b| (b.offset as u64) < last.offset).map(|b| b.offset);
+        let last_block =
+            blocks(&self.disk, &end).into_iter().filter(|b| (b.offset as u64) < last.offset).map(|b| b.offset);
         let last_block = last_block.max().unwrap_or(0) as u64;
         if at.segment == last.segment && at.offset > last_block {
             return Ok(());
@@ -235,8 +240,14 @@ impl Run<'_> {
     }
 }
 
+/// More cases by PROPTEST_CASES.
+fn config() -> ProptestConfig {
+    let config = ProptestConfig::default();
+    ProptestConfig { cases: config.cases.max(300), failure_persistence: None, ..config }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     #[test]
     fn what_is_published_survives_and_what_is_cut_stays_away(seed in any::<u64>()) {

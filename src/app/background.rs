@@ -1,0 +1,80 @@
+//! What runs beside the listeners: following the metadata, uploads, maintenance, health, the watchdog, new
+//! certificates.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+
+use crate::admin::Health;
+use crate::broker::Broker;
+use crate::cli::notify;
+use crate::quorum::Quorum;
+use crate::security::ServerTls;
+
+use super::open::Opened;
+
+/// How often health is looked at.
+const HEALTH_INTERVAL: Duration = Duration::from_millis(500);
+/// Days before its end at which a certificate is a trouble.
+const CERTIFICATE_DAYS: i64 = 7;
+
+/// Starts everything; dropping the set ends it.
+pub(super) fn spawn(opened: &Opened, health: &Health, tls: Arc<ServerTls>) -> JoinSet<()> {
+    let mut background = JoinSet::new();
+    let broker = &opened.broker;
+    background.spawn(broker.clone().follow_metadata());
+    background.spawn(broker.clone().run_uploader());
+    background.spawn(broker.clone().run_maintenance());
+    background.spawn(watch_health(broker.clone(), tls.clone(), health.clone()));
+    background.spawn(reload_certificates(tls));
+    let (broker, quorum) = (broker.clone(), opened.quorum.clone());
+    background.spawn(async move {
+        let groups = AtomicU64::new(0);
+        notify::watchdog(|| std::future::ready(makes_progress(&broker, &quorum, &groups))).await;
+    });
+    background
+}
+
+/// The quorum leads, and the WAL has written a group since the last look if anything waits for it.
+fn makes_progress(broker: &Broker, quorum: &Quorum, groups: &AtomicU64) -> bool {
+    let now = broker.wal().metrics().groups;
+    let moved = groups.swap(now, Ordering::Relaxed) != now;
+    quorum.status().leader.is_some() && (moved || broker.wal().waiting_bytes() == 0)
+}
+
+async fn watch_health(broker: Arc<Broker>, tls: Arc<ServerTls>, health: Health) {
+    loop {
+        let failing = broker.upload_metrics().failing.load(Ordering::Relaxed);
+        let away = failing.then(|| {
+            let exposure = broker.registry().exposure();
+            format!(
+                "uploads fail; {} bytes are only in the WAL: see the log, and that the service runs",
+                exposure.bytes
+            )
+        });
+        health.trouble("object storage", away);
+        let full = broker.wal().usage().disk_full;
+        health.trouble("wal", full.then(|| "the disk is full: free space on it".to_owned()));
+        let days = tls.days_to_expiry();
+        let expires = (days <= CERTIFICATE_DAYS)
+            .then(|| format!("the node's certificate expires in {days} days: replace it and send SIGHUP"));
+        health.trouble("certificate", expires);
+        tokio::time::sleep(HEALTH_INTERVAL).await;
+    }
+}
+
+/// Reads the certificates anew on SIGHUP; those that cannot be used leave the present ones in force.
+async fn reload_certificates(tls: Arc<ServerTls>) {
+    let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
+    while hangup.recv().await.is_some() {
+        let files = tls.clone();
+        match tokio::task::spawn_blocking(move || files.reload()).await {
+            Ok(Ok(())) => tracing::info!("certificates were read anew"),
+            Ok(Err(error)) => tracing::error!(%error, "the new certificates cannot be used; the present ones stay"),
+            Err(_) => tracing::error!("reading the certificates was interrupted"),
+        }
+    }
+}
