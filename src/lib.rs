@@ -12,16 +12,15 @@
 //! | 2 | kv | key families of the embedded store | rocksdb |
 //! | 2 | wal | segments, group commit, recovery | |
 //! | 2 | security | TLS, principals, permits, the offline CA | rustls, tokio_rustls, rcgen, aws_lc_rs, regex |
-//! | 3 | object | object format, cache, read-ahead, backends | object_store, hyper, hyper_util, hyper_rustls, hickory_resolver, quick_cache |
+//! | 3 | object | object format, cache, read-ahead, backends | object_store, hyper, hyper_util, hickory_resolver, quick_cache, tokio_rustls, toml |
 //! | 4 | quorum | runs Raft, publishes the image | openraft |
 //! | 4 | ledger | replicated append, seal, recovery | |
 //! | 5 | partition | sequence, watermark, tail, producer state | |
 //! | 7 | broker | registry, reconciler, uploader, merging, retention | |
 //! | 8 | kafka | framing, version table, handlers, error codes | kafka_protocol, socket2 |
-//! | 8 | admin | health and metrics over HTTP | axum |
-//! | 9 | config | options from file, environment and flags | figment, toml |
-//! | 9 | cli | commands | clap |
-//! | 10 | app | build, bind, serve, drain | |
+//! | 8 | admin | health and metrics over HTTP | axum, hyper, hyper_util |
+//! | 9 | config, cli | options from file, environment and flags; commands | figment, toml, clap, tracing_subscriber |
+//! | 10 | app | build, bind, serve, drain | tokio_rustls |
 
 #![forbid(unsafe_code)]
 

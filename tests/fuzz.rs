@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 #[path = "it/batch.rs"]
+#[expect(dead_code, reason = "shared with the integration tests, which decode batches too")]
 mod batch;
 #[path = "fuzz/mutate.rs"]
 mod mutate;

@@ -1,6 +1,7 @@
 //! Reading: the tail in memory, then the WAL, then object storage.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::base::Offset;
 use crate::batch::StoredBatch;
@@ -15,6 +16,9 @@ use super::{Broker, FetchError};
 
 /// How often a reader follows an image that changes under it before it gives up.
 const ATTEMPTS: usize = 4;
+
+/// How long following the metadata may take.
+const FOLLOW: Duration = Duration::from_millis(25);
 
 /// What one partition gives to one read.
 #[derive(Debug)]
@@ -147,8 +151,14 @@ impl Broker {
         loop {
             let end = partition.positions().uploaded_end;
             let Some((_, entry)) = self.locate(partition, end.plus(-1)).await? else {
-                // Retention has dropped the last object: nothing is known, as after an expiry.
-                return Ok(PartitionState::default());
+                if attempt == ATTEMPTS {
+                    tracing::error!(partition = %partition.id, %end, "no object has the state of its producers");
+                    return Ok(PartitionState::default());
+                }
+                // A newer upload has replaced the range; this partition has not followed the metadata yet.
+                attempt += 1;
+                tokio::time::sleep(FOLLOW).await;
+                continue;
             };
             match self.objects.state(partition.id, &entry).await {
                 Err(ObjectError::NotFound(_)) if attempt < ATTEMPTS => attempt += 1,

@@ -181,12 +181,18 @@ impl World {
         if self.powered_off {
             return Err(io::Error::other("the simulated power is off"));
         }
-        if let Some(index) = self.faults.iter().position(|f| f.operation == operation && path.contains(&f.path_part)) {
-            if self.faults[index].skip > 0 {
-                self.faults[index].skip -= 1;
-            } else {
-                return Err(io::Error::from_raw_os_error(self.faults.remove(index).errno));
+        let mut failed = None;
+        self.faults.retain_mut(|fault| {
+            let counts = fault.operation == operation && path.contains(&fault.path_part);
+            if counts && fault.skip == 0 {
+                failed = Some(fault.errno);
+                return false;
             }
+            fault.skip -= counts as u64;
+            true
+        });
+        if let Some(errno) = failed {
+            return Err(io::Error::from_raw_os_error(errno));
         }
         Ok(())
     }

@@ -13,3 +13,6 @@ mod writer;
 pub use recovery::{RecoveryError, seal_ledger};
 pub use replica::{LocalReplica, Replica};
 pub use writer::{ENTRY_HEAD_BYTES, LedgerError, LedgerWriter, batch_of, decode_entry};
+
+#[cfg(test)]
+mod contract;

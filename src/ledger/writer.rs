@@ -77,7 +77,7 @@ impl LedgerWriter {
     }
 }
 
-fn encode_head(partition: PartitionId, batch_head: &[u8; HEAD_BYTES]) -> [u8; HEAD] {
+pub(super) fn encode_head(partition: PartitionId, batch_head: &[u8; HEAD_BYTES]) -> [u8; HEAD] {
     let mut head = [0; HEAD];
     head[..16].copy_from_slice(&partition.topic.0);
     head[16..20].copy_from_slice(&partition.index.to_be_bytes());

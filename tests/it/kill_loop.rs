@@ -47,8 +47,8 @@ const FAILPOINTS: &[(&str, u64)] = &[
     ("upload-after-put", 3),
     ("upload-before-commit", 3),
     ("upload-after-commit", 3),
-    ("quorum-before-append", 4),
-    ("quorum-after-append", 4),
+    ("metadata-before-sync", 4),
+    ("metadata-after-sync", 4),
 ];
 
 /// How a round ends the process.

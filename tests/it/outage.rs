@@ -107,6 +107,17 @@ impl Load {
         }
     }
 
+    /// Ends the load when the test does, also when it fails.
+    fn guard(&self) -> impl Drop {
+        struct Stop<'a>(&'a AtomicBool);
+        impl Drop for Stop<'_> {
+            fn drop(&mut self) {
+                self.0.store(true, Ordering::Relaxed);
+            }
+        }
+        Stop(&self.stop)
+    }
+
     fn acked(&self) -> u64 {
         self.acked.load(Ordering::Relaxed)
     }
@@ -151,6 +162,7 @@ fn outage(kind: &str, port: u16) {
     let load = Load::new();
     let away = Duration::from_secs(60);
     std::thread::scope(|scope| {
+        let _stop = load.guard();
         scope.spawn(|| load.run(client));
         std::thread::sleep(Duration::from_secs(2));
         let most = load.acked_within(Duration::from_secs(5)) / 5;
@@ -167,7 +179,6 @@ fn outage(kind: &str, port: u16) {
         assert!(s3.run("start"));
         load.rate.store(1, Ordering::Relaxed);
         eventually("the exposure returns", Duration::from_secs(300), || (exposure(&broker) < 32e6).then_some(()));
-        load.stop.store(true, Ordering::Relaxed);
     });
     assert_eq!(load.refused.load(Ordering::Relaxed), 0, "no write was refused");
     verify(&broker, load.acked());
@@ -186,6 +197,7 @@ fn full_log(kind: &str, port: u16) {
     wait_for_leaders(&mut client, TOPIC, 1);
     let load = Load::new();
     std::thread::scope(|scope| {
+        let _stop = load.guard();
         scope.spawn(|| load.run(client));
         std::thread::sleep(Duration::from_secs(2));
         assert!(s3.run("stop"));
@@ -196,7 +208,6 @@ fn full_log(kind: &str, port: u16) {
         assert!(s3.run("start"));
         let full = load.acked();
         eventually("writes go on", Duration::from_secs(120), || (load.acked() > full + 1000).then_some(()));
-        load.stop.store(true, Ordering::Relaxed);
     });
     broker.kill();
     verify(&s3.launch(&data, "67108864").start(), load.acked());

@@ -201,7 +201,7 @@ fn check_invariants(image: &Image, index: &MemoryIndex) {
         assert_eq!(newest_end, partition.uploaded_end, "{id} lost its newest range");
         let (readable, below): (Vec<_>, Vec<_>) = ranges.iter().partition(|(_, entry)| entry.end > partition.log_start);
         let is_kept = |(_, entry): &(Offset, RangeEntry)| entry.end == partition.uploaded_end;
-        let is_purged = below.iter().all(|range| is_kept(range)) || image.purge.contains_key(&id);
+        let is_purged = below.iter().copied().all(is_kept) || image.purge.contains_key(&id);
         assert!(is_purged, "{id} holds ranges that nobody may read: {below:?}");
         if partition.uploaded_end > partition.log_start {
             let first = readable.first().map(|(base, _)| *base);

@@ -1,3 +1,5 @@
+//! Reading through the cache: what is kept, what is fetched once, what is fetched ahead.
+
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::*;

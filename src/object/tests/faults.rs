@@ -1,3 +1,5 @@
+//! Reading and writing through a store that fails, lies and forgets.
+
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! The bytes of an object: built, read back, and damaged.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Metadata snapshots beside the objects.
+
 use super::*;
 use crate::object::{Snapshot, SnapshotError, StoreError};
 

@@ -73,7 +73,7 @@ fn starts_and_stops_without_entries_use_no_room_in_the_end() {
     let disk = SimDisk::new();
     let first = open(&disk);
     for id in 0..5 {
-        first.write(entry(1, id, 2000, 0));
+        first.wal.append(entry(1, id, 2000, 0)).unwrap();
     }
     drop(first);
     for start in 0..40 {
@@ -107,12 +107,12 @@ fn a_full_wal_takes_nothing_until_it_is_trimmed_and_loses_nothing() {
     let again = open_on_copy(&disk);
     assert_eq!(again, sent.len());
 
-    opened.wal.trim(&|_, e| e.0 >= 10);
+    opened.wal.trim(&|_, e| e.0 >= 16);
     let id = sent.len() as u64;
     opened.write(entry(1, id, 3000, 7));
     // Closed while full, and opened again: the pages for the empty blocks are there.
     drop(opened);
-    let again = open_with(&disk, SMALL, Plant::None, &|_, e| e.0 >= 10).unwrap();
+    let again = open_with(&disk, SMALL, Plant::None, &|_, e| e.0 >= 16).unwrap();
     assert_eq!(again.entries.last().unwrap().1, EntryId(id));
 }
 
@@ -146,7 +146,7 @@ fn the_queue_is_bounded_in_bytes() {
 fn entries_that_cannot_be_taken_are_told_apart() {
     let opened = open(&SimDisk::new());
     let max = opened.wal.payload_bytes_max() as usize;
-    assert_eq!(max, (24 << 10) - 112);
+    assert_eq!(max, (40 << 10) - 112);
     let too_large = opened.wal.append(entry(1, 0, max - HEAD + 1, 0));
     assert_eq!(too_large, Err(AppendError::TooLarge { bytes: max as u64 + 1, max: max as u64 }));
     let largest = entry(1, 0, max - HEAD, 0);
@@ -249,7 +249,7 @@ fn another_segment_size_takes_over_file_by_file() {
         opened.write(entry(1, id, 3000, 0));
     }
     drop(opened);
-    let opened = open_with(&disk, larger, Plant::None, &|_, e| e.0 >= 190).unwrap();
+    let opened = open_with(&disk, larger, Plant::None, &|_, e| e.0 >= 196).unwrap();
     assert_eq!(opened.entries.last().unwrap().1, EntryId(199));
 }
 

@@ -48,13 +48,17 @@ fn what_a_failed_sync_left_in_memory_is_written_again_before_it_counts() {
     assert_eq!(open(&disk).ids(), [(1, 0), (1, 1)]);
 }
 
+/// The first segment can be made, no other.
+fn only_one_file(disk: &SimDisk) {
+    for nth in 2..1000 {
+        disk.fail(Operation::Allocate, ".seg", nth, ENOSPC);
+    }
+}
+
 #[test]
 fn a_full_disk_is_no_failure() {
     let disk = SimDisk::new();
-    for nth in 1..200 {
-        disk.fail(Operation::Allocate, ".seg", nth.max(2), ENOSPC);
-    }
-    // Only the first file could be made.
+    only_one_file(&disk);
     let opened = open(&disk);
     let mut sent = 0;
     while opened.wal.append(entry(1, sent, 3000, 0)).is_ok() && sent < 100 {
@@ -79,9 +83,7 @@ fn a_full_disk_is_no_failure() {
 #[test]
 fn a_full_disk_does_not_hold_up_the_close() {
     let disk = SimDisk::new();
-    for _ in 0..200 {
-        disk.fail(Operation::Allocate, ".seg", 2, ENOSPC);
-    }
+    only_one_file(&disk);
     let opened = open(&disk);
     let mut sent = 0;
     while opened.wal.append(entry(1, sent, 3000, 0)).is_ok() && sent < 100 {

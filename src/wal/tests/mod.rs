@@ -17,7 +17,9 @@ use super::state::lock;
 use super::*;
 use crate::env::{Disk, OpenMode, SeededEntropy, SimDisk};
 
-pub const SMALL: WalOptions = WalOptions { segment_bytes: 32 << 10, budget_bytes: 160 << 10, queue_bytes: 1 << 20 };
+/// Large enough that what a test writes first is in one segment, also when the machine is so slow that a closing block
+/// comes after every entry.
+pub const SMALL: WalOptions = WalOptions { segment_bytes: 48 << 10, budget_bytes: 240 << 10, queue_bytes: 1 << 20 };
 
 /// Everything is needed.
 pub fn all(_: LedgerId, _: EntryId) -> bool {
