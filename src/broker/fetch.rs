@@ -17,6 +17,8 @@ use super::{Broker, FetchError};
 /// How often a reader follows an image that changes under it before it gives up.
 const ATTEMPTS: usize = 4;
 
+/// KiB that may be read back from the WAL at one time, for all readers.
+pub(super) const WAL_READS_KIB: usize = 64 * 1024;
 /// How long following the metadata may take.
 const FOLLOW: Duration = Duration::from_millis(25);
 
@@ -94,10 +96,22 @@ impl Broker {
         if sources.iter().all(|s| matches!(s, Source::Memory(_))) {
             return Ok(sources.into_iter().filter_map(in_memory).collect());
         }
+        let bytes: usize = tail.iter().filter(|b| b.memory.is_none()).map(|b| b.bytes as usize).sum();
+        let budget = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX).min(WAL_READS_KIB as u32);
+        // The semaphore is never closed.
+        let _admitted = self.wal_reads.acquire_many(budget).await.map_err(|_| FetchError::Broken)?;
         let wal = self.wal.clone();
         tokio::task::spawn_blocking(move || sources.into_iter().map(|source| resolve(&wal, source)).collect())
             .await
             .map_err(|_| FetchError::Broken)?
+    }
+
+    /// Brings the block that holds `from` into the cache, for a reader that could not wait.
+    pub fn fetch_ahead(self: Arc<Self>, partition: Arc<Partition>, from: Offset) {
+        tokio::spawn(async move {
+            // What goes wrong is told to the reader when it asks again.
+            let _ = self.read_objects(&partition, from, 1, true).await;
+        });
     }
 
     /// Goes on through neighbouring ranges until `max_bytes` are there.

@@ -24,7 +24,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use tokio::sync::{Mutex, Notify, watch};
+use tokio::sync::{Mutex, Notify, Semaphore, watch};
 
 use crate::base::{BrokerEpoch, LedgerId, NodeId, TopicId};
 use crate::env::{Clock, Entropy};
@@ -99,6 +99,8 @@ pub struct Broker {
     broker_settings: RwLock<Arc<BrokerSettings>>,
     reconciled: Mutex<Arc<Image>>,
     producer_ids: Mutex<producer_ids::Block>,
+    /// Admits reads of the WAL, by KiB: catching up has a budget of its own.
+    wal_reads: Semaphore,
     /// Woken when the WAL may have room again.
     room: Notify,
     upload_metrics: UploadMetrics,
@@ -129,6 +131,7 @@ impl Broker {
             broker_settings,
             reconciled: Mutex::new(start.clone()),
             producer_ids: Mutex::default(),
+            wal_reads: Semaphore::new(fetch::WAL_READS_KIB),
             room: Notify::new(),
             upload_metrics: UploadMetrics::default(),
         });

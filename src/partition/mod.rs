@@ -193,6 +193,12 @@ impl Partition {
         self.state().read(from, max_bytes, at_least_one)
     }
 
+    /// Whether the batch that holds `from` is in object storage and no longer here.
+    pub fn is_only_stored(&self, from: Offset) -> bool {
+        let state = self.state();
+        from >= state.log_start && from < state.durable && state.tail.start().is_none_or(|start| from < start)
+    }
+
     /// `waiter` is woken at the next move of the high watermark or when the partition closes.
     pub fn wait(&self, waiter: &Arc<Notify>) {
         let mut state = self.state();

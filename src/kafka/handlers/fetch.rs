@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::FetchRequest;
 use tokio::sync::Notify;
@@ -22,6 +23,9 @@ use super::{Handlers, errors, text};
 
 /// Version from which topics are named by id (KIP-516).
 const TOPIC_IDS_SINCE: i16 = 13;
+
+/// How long a fetch that has data waits for more from object storage.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// A partition that a fetch reads.
 struct Target {
@@ -227,24 +231,59 @@ impl Work {
             || read.iter().any(|p| !unknown.contains(&p.error_code) || p.diverging_epoch.is_some())
     }
 
+    /// What this node holds first, in order; then, side by side, what only object storage has. A store that is slow
+    /// or away holds up only those who need it.
     async fn read_all(&self, targets: &[Target]) -> Vec<FetchedPartition> {
         let mut left = self.bounds.max_bytes;
         let mut nothing_yet = true;
-        let mut all = Vec::with_capacity(targets.len());
-        for target in targets {
-            let partition = match &target.found {
+        let mut all: Vec<FetchedPartition> = vec![FetchedPartition::default(); targets.len()];
+        let mut stored = Vec::new();
+        for (at, target) in targets.iter().enumerate() {
+            all[at] = match &target.found {
                 Err(error) => FetchedPartition { error_code: error.code(), ..FetchedPartition::default() },
+                Ok((_, partition)) if partition.is_only_stored(target.wanted.offset) => {
+                    stored.push(at);
+                    continue;
+                }
                 Ok((permit, partition)) => {
                     let max = usize::try_from(target.wanted.max_bytes).unwrap_or(0).min(left);
                     self.read_one(permit, partition, &target.wanted, max, nothing_yet).await
                 }
             };
-            let bytes = partition.records_bytes();
+            let bytes = all[at].records_bytes();
             nothing_yet &= bytes == 0;
             left = left.saturating_sub(bytes);
-            all.push(FetchedPartition { index: target.key.index, ..partition });
+        }
+        let share = left / stored.len().max(1);
+        let reads = stored.iter().enumerate().map(|(turn, at)| {
+            let first = nothing_yet && turn == 0;
+            self.read_stored(&targets[*at], if first { left } else { share }, first, !nothing_yet)
+        });
+        for (at, read) in stored.iter().zip(join_all(reads).await) {
+            all[*at] = read;
+        }
+        for (target, partition) in targets.iter().zip(&mut all) {
+            partition.index = target.key.index;
         }
         all
+    }
+
+    /// Reads a partition whose next batch only object storage has. With `hurry` others have data already: what does
+    /// not come soon is fetched for the next request.
+    async fn read_stored(&self, target: &Target, max: usize, first: bool, hurry: bool) -> FetchedPartition {
+        let Ok((permit, partition)) = &target.found else { return FetchedPartition::default() };
+        let max = usize::try_from(target.wanted.max_bytes).unwrap_or(0).min(max);
+        let read = self.read_one(permit, partition, &target.wanted, max, first);
+        if !hurry {
+            return read.await;
+        }
+        match tokio::time::timeout(PATIENCE, read).await {
+            Ok(read) => read,
+            Err(_) => {
+                self.broker.clone().fetch_ahead(partition.clone(), target.wanted.offset);
+                self.read_one(permit, partition, &target.wanted, 0, false).await
+            }
+        }
     }
 
     async fn read_one(
