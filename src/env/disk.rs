@@ -10,7 +10,7 @@ use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{FallocateFlags, fallocate, fdatasync, fsync};
+use rustix::fs::{Advice, FallocateFlags, fadvise, fallocate, fdatasync, fsync};
 use rustix::io::{pread, pwrite, pwritev, retry_on_intr};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -178,6 +178,11 @@ impl DiskFile for RealFile {
             other => Ok(other?),
         }
     }
+}
+
+/// Tells the kernel that nobody will read this synced file soon. A hint: that it is not taken is no error.
+pub fn forget_cached(file: &File) {
+    let _ = fadvise(file, 0, None, Advice::DontNeed);
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ mod lock;
 pub mod sim_disk;
 
 pub use clock::{Clock, Stopwatch, SystemClock};
-pub use disk::{Disk, DiskFile, OpenMode, RealDisk};
+pub use disk::{Disk, DiskFile, OpenMode, RealDisk, forget_cached};
 #[cfg(any(test, feature = "failpoints"))]
 pub use entropy::SeededEntropy;
 pub use entropy::{Entropy, SystemEntropy};

@@ -24,12 +24,14 @@ use object_store::{
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
-use crate::env::failpoint;
+use crate::env::{self, failpoint};
 
 /// Puts are written here first; emptied at start. No key begins with a dot.
 const INCOMING: &str = ".incoming";
 /// Pieces of one vectored write (Linux: 1024).
 const PIECES_MAX: usize = 1024;
+/// Bytes of an object between two syncs.
+const STEP_BYTES: usize = 4 * 1024 * 1024;
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FolderError {
@@ -116,9 +118,18 @@ impl Shared {
         let failed = |source| FolderError::Write { path: staged.to_owned(), source };
         let mut file =
             OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(staged).map_err(failed)?;
-        write_all(&mut file, payload.as_ref()).map_err(failed)?;
+        let mut slices: Vec<_> = payload.as_ref().iter().filter(|p| !p.is_empty()).map(|p| IoSlice::new(p)).collect();
+        let mut left = &mut slices[..];
+        while !left.is_empty() {
+            write_step(&mut file, &mut left).map_err(failed)?;
+            // In steps, so that a sync of the write-ahead log never waits behind a whole object.
+            file.sync_data().map_err(|error| self.fence(staged, error))?;
+        }
         failpoint::hit("object-before-sync");
-        failpoint::error("object-sync").and_then(|()| file.sync_all()).map_err(|error| self.fence(staged, error))
+        failpoint::error("object-sync").and_then(|()| file.sync_all()).map_err(|error| self.fence(staged, error))?;
+        // Readers of what is new find it in memory or in the WAL; in the page cache it would only displace.
+        env::forget_cached(&file);
+        Ok(())
     }
 
     fn publish(&self, staged: &Path, path: &Path, mode: &PutMode) -> Result<bool, FolderError> {
@@ -176,14 +187,22 @@ impl Shared {
     }
 }
 
-fn write_all(file: &mut File, pieces: &[Bytes]) -> io::Result<()> {
-    let mut slices: Vec<_> = pieces.iter().filter(|piece| !piece.is_empty()).map(|piece| IoSlice::new(piece)).collect();
-    let mut left = &mut slices[..];
-    while !left.is_empty() {
-        let count = left.len().min(PIECES_MAX);
+/// Writes at least one and at most about `STEP_BYTES` of what is left.
+fn write_step(file: &mut File, left: &mut &mut [IoSlice<'_>]) -> io::Result<()> {
+    let mut step = 0;
+    while step < STEP_BYTES && !left.is_empty() {
+        let mut bytes = 0;
+        let fits = left.iter().take(PIECES_MAX).take_while(|slice| {
+            bytes += slice.len();
+            bytes <= STEP_BYTES
+        });
+        let count = fits.count().max(1);
         match file.write_vectored(&left[..count]) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(written) => IoSlice::advance_slices(&mut left, written),
+            Ok(written) => {
+                step += written;
+                IoSlice::advance_slices(left, written);
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }

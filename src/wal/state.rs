@@ -177,7 +177,9 @@ pub fn wait<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a
 impl State {
     /// Segments that the queue may still open.
     pub fn segments_left(&self, options: &WalOptions) -> usize {
-        let at_hand = self.prepared.len() + self.preparing as usize + self.free.len();
+        // On a full disk an attempt promises nothing.
+        let coming = self.preparing && !self.disk_full;
+        let at_hand = self.prepared.len() + coming as usize + self.free.len();
         at_hand + if self.disk_full { 0 } else { self.files_left(options) }
     }
 

@@ -160,6 +160,7 @@ fn three_pages() -> (SimDisk, usize) {
     loop {
         let disk = SimDisk::new();
         let opened = open(&disk);
+        opened.settle();
         opened.recorder.power_off_at(&disk, 3);
         let pages: Vec<u64> =
             (0..3).map(|id| opened.write(entry(1, id, 100, 0)).location.offset / PAGE as u64).collect();
@@ -291,6 +292,7 @@ fn a_record_that_looks_like_a_block_is_none() {
     let options = WalOptions { segment_bytes: 64 << 10, budget_bytes: 256 << 10, ..SMALL };
     let disk = SimDisk::new();
     let opened = open_with(&disk, options, Plant::None, &all).unwrap();
+    opened.settle();
     opened.write(entry(1, 0, 300, 0));
     let last = opened.write(entry(1, 1, 300, 0)).location;
     // A payload that is one of the WAL's own blocks, which says that much was synced. It is copied to another place, so it
@@ -301,8 +303,8 @@ fn a_record_that_looks_like_a_block_is_none() {
     header.watermark = 1000;
     header.encode(&mut forged);
     let body = Bytes::from([&vec![0; 4096 - 152][..], &forged].concat());
+    opened.recorder.power_off_at(&disk, 1);
     let at = opened.write(Entry { body, ..entry(1, 2, 0, 0) }).location;
-    disk.power_off();
     drop(opened);
     disk.power_on(0);
     disk.corrupt(FILE, at.offset, 1);

@@ -142,6 +142,14 @@ pub fn payload(entry: &Entry) -> Vec<u8> {
 }
 
 impl Opened {
+    /// Waits until the next segments are ready: from then on the manifest, which also says what is synced, is not written by
+    /// itself.
+    pub fn settle(&self) {
+        while lock(&self.wal.shared.state).prepared.len() < 2 {
+            std::thread::yield_now();
+        }
+    }
+
     /// Appends one entry as a group of its own.
     pub fn write(&self, entry: Entry) -> Synced {
         let count = lock(&self.recorder.synced).len() + 1;

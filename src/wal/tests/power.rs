@@ -262,7 +262,7 @@ fn the_runs_are_not_vacuous() {
     for seed in 0..100 {
         run(seed, Plant::None, &mut stats).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
     }
-    let enough = stats.starts > 300 && stats.killed_starts > 30 && stats.cuts > 10 && stats.rot > 30;
+    let enough = stats.starts > 300 && stats.killed_starts > 30 && stats.cuts > 3 && stats.rot > 20;
     assert!(enough && stats.published > 2_000 && stats.rolls > 100, "{stats:?}");
 }
 
