@@ -159,7 +159,10 @@ impl Broker {
         loop {
             let ranges = self.ranges_of(partition.id, from, end).await?;
             for group in groups(&ranges, limit, settings.segment_ms, self.options.merge_ranges) {
+                let begun = self.clock.boottime();
                 self.merge(partition, group).await?;
+                // Producers and consumers come first: merging takes at most a third of the time.
+                tokio::time::sleep(self.clock.boottime().saturating_sub(begun) * 2).await;
             }
             match ranges.last() {
                 Some((_, last)) if ranges.len() == RANGES_STEP => from = last.end,
