@@ -166,7 +166,7 @@ fn outage(kind: &str, port: u16) {
         scope.spawn(|| load.run(client));
         std::thread::sleep(Duration::from_secs(2));
         let most = load.acked_within(Duration::from_secs(5)) / 5;
-        load.rate.store((most * 6 / 10 / RECORDS_PER_BATCH).max(1), Ordering::Relaxed);
+        load.rate.store((most * 8 / 10 / RECORDS_PER_BATCH).max(1), Ordering::Relaxed);
         let before = exposure(&broker);
         assert!(s3.run("stop"));
         let acked = load.acked_within(away) / away.as_secs();
