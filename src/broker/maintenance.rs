@@ -22,6 +22,12 @@ const SWEEP_STEP: usize = 500;
 const RETENTION_STEP: usize = 1_000;
 /// Ranges of one partition looked at in one step.
 const RANGES_STEP: usize = 1_000;
+/// A range of this size reads well as it is: rewriting it would cost more than it saves.
+const LARGE_RANGE: u64 = 16 << 20;
+/// Rest after a merge, in times its duration: while producers are at work, when merging falls behind them, otherwise.
+const REST_BUSY: u32 = 9;
+const REST_BEHIND: u32 = 2;
+const REST: u32 = 1;
 
 impl Broker {
     /// Runs until the process ends.
@@ -159,10 +165,16 @@ impl Broker {
         loop {
             let ranges = self.ranges_of(partition.id, from, end).await?;
             for group in groups(&ranges, limit, settings.segment_ms, self.options.merge_ranges) {
-                let begun = self.clock.boottime();
+                let (begun, entries) = (self.clock.boottime(), self.ledger.next());
                 self.merge(partition, group).await?;
-                // Producers and consumers come first: merging takes at most a third of the time.
-                tokio::time::sleep(self.clock.boottime().saturating_sub(begun) * 2).await;
+                // Producers come first: beside them merging takes a tenth of the time, or a third when a partition
+                // has more small ranges than one step looks at. Consumers have half of it at least.
+                let rest = match self.ledger.next() != entries {
+                    true if ranges.len() < RANGES_STEP => REST_BUSY,
+                    true => REST_BEHIND,
+                    false => REST,
+                };
+                tokio::time::sleep(self.clock.boottime().saturating_sub(begun) * rest).await;
             }
             match ranges.last() {
                 Some((_, last)) if ranges.len() == RANGES_STEP => from = last.end,
@@ -292,7 +304,7 @@ fn groups(ranges: &[(Offset, RangeEntry)], limit: u64, segment_ms: i64, least: u
             let follows = end == start || ranges[end - 1].1.end == *base;
             let spans = range.max_timestamp.saturating_sub(ranges[start].1.first_timestamp);
             // What is large already is not rewritten for the sake of its small neighbours.
-            let large = range.bytes > limit / 4;
+            let large = range.bytes > LARGE_RANGE.min(limit / 4);
             if !follows || large || bytes.saturating_add(range.bytes) > limit || spans > segment_ms {
                 break;
             }

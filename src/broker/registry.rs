@@ -248,3 +248,39 @@ impl WalEvents for Registry {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::{NodeId, TopicId};
+    use crate::env::SystemClock;
+    use crate::metadata;
+    use crate::partition::RecoveredGap;
+    use crate::wal::Location;
+
+    #[test]
+    fn an_entry_is_up_for_upload_only_when_its_partition_counts_it_as_durable() {
+        let registry = Registry::new(1 << 20, 1 << 20, Arc::new(SystemClock));
+        let id = PartitionId { topic: TopicId([1; 16]), index: 0 };
+        let image = metadata::Partition::new(NodeId(1));
+        let opened: Result<_, RecoveredGap> =
+            registry.open(id, |slot| Partition::open(id, "t".into(), slot, &image, Vec::new(), 0));
+        let partition = opened.expect("an empty partition opens");
+        let location = Location { segment: 1, offset: 0, len: 100 };
+        let group = [Synced { ledger: LedgerId(1), entry: EntryId(0), location, token: partition.slot }];
+
+        // While the partition cannot take the news, an upload must not see the entry: its cut would move the
+        // ledger's position past records that the partition does not give it yet.
+        let held = partition.hold();
+        std::thread::scope(|scope| {
+            let news = scope.spawn(|| registry.synced(&group));
+            for _ in 0..100 {
+                assert_eq!(registry.next_upload(u64::MAX), None, "the window is open");
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            assert!(!news.is_finished(), "the news wait for the partition");
+            drop(held);
+        });
+        assert_eq!(registry.next_upload(u64::MAX), Some((LedgerId(1), EntryId(1), 100)));
+    }
+}

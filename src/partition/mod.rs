@@ -131,6 +131,16 @@ impl Partition {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Keeps everybody else from the partition for as long as what it answers lives.
+    #[cfg(test)]
+    pub fn hold(&self) -> impl Drop + '_ {
+        struct Held<'a>(#[expect(dead_code, reason = "held, not used")] MutexGuard<'a, State>);
+        impl Drop for Held<'_> {
+            fn drop(&mut self) {}
+        }
+        Held(self.state())
+    }
+
     /// Gives the batch its offsets and hands it to the ledger.
     ///
     /// `now_ms` is the broker's wall clock.
