@@ -1,6 +1,7 @@
 //! Reading: the tail in memory, then the WAL, then object storage.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::base::Offset;
@@ -96,6 +97,7 @@ impl Broker {
         if sources.iter().all(|s| matches!(s, Source::Memory(_))) {
             return Ok(sources.into_iter().filter_map(in_memory).collect());
         }
+        self.reads.fetch_add(1, Ordering::Relaxed);
         let bytes: usize = tail.iter().filter(|b| b.memory.is_none()).map(|b| b.bytes as usize).sum();
         let budget = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX).min(WAL_READS_KIB as u32);
         // The semaphore is never closed.
@@ -122,6 +124,7 @@ impl Broker {
         max_bytes: usize,
         at_least_one: bool,
     ) -> Result<Vec<StoredBatch>, FetchError> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
         let (mut from, mut bytes, mut batches) = (from, 0, Vec::new());
         while let Some((_, entry)) = self.locate(partition, from).await? {
             let read = self.objects.read(partition.id, &entry, from, max_bytes.saturating_sub(bytes)).await?;

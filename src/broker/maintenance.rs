@@ -24,7 +24,7 @@ const RETENTION_STEP: usize = 1_000;
 const RANGES_STEP: usize = 1_000;
 /// A range of this size reads well as it is: rewriting it would cost more than it saves.
 const LARGE_RANGE: u64 = 16 << 20;
-/// Rest after a merge, in times its duration: while producers are at work, when merging falls behind them, otherwise.
+/// Rest after a merge, in times its duration: while clients are at work, when merging falls behind them, otherwise.
 const REST_BUSY: u32 = 9;
 const REST_BEHIND: u32 = 2;
 const REST: u32 = 1;
@@ -165,11 +165,12 @@ impl Broker {
         loop {
             let ranges = self.ranges_of(partition.id, from, end).await?;
             for group in groups(&ranges, limit, settings.segment_ms, self.options.merge_ranges) {
-                let (begun, entries) = (self.clock.boottime(), self.ledger.next());
+                let at_work = || (self.ledger.next(), self.reads.load(Ordering::Relaxed));
+                let (begun, before) = (self.clock.boottime(), at_work());
                 self.merge(partition, group).await?;
-                // Producers come first: beside them merging takes a tenth of the time, or a third when a partition
-                // has more small ranges than one step looks at. Consumers have half of it at least.
-                let rest = match self.ledger.next() != entries {
+                // Clients come first: beside them merging takes a tenth of the time, or a third when a partition has
+                // more small ranges than one step looks at.
+                let rest = match at_work() != before {
                     true if ranges.len() < RANGES_STEP => REST_BUSY,
                     true => REST_BEHIND,
                     false => REST,

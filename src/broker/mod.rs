@@ -21,6 +21,7 @@ mod topics;
 mod upload;
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
@@ -104,6 +105,8 @@ pub struct Broker {
     /// Woken when the WAL may have room again.
     room: Notify,
     upload_metrics: UploadMetrics,
+    /// Reads of records that were not in memory.
+    reads: AtomicU64,
 }
 
 impl Broker {
@@ -134,6 +137,7 @@ impl Broker {
             wal_reads: Semaphore::new(fetch::WAL_READS_KIB),
             room: Notify::new(),
             upload_metrics: UploadMetrics::default(),
+            reads: AtomicU64::new(0),
         });
         broker.resolve_settings(&Image::default(), &start);
         broker

@@ -133,7 +133,7 @@ fn classify_folder(error: &FolderError) -> Failure {
     let reason = error.to_string();
     match error {
         FolderError::Fenced { .. } => Failure::Fenced(reason),
-        FolderError::Write { source, .. } => match source.kind() {
+        FolderError::File { source, .. } => match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Failure::Full(reason),
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Failure::Denied(reason),
             _ => Failure::Transient(reason),

@@ -2,14 +2,15 @@
 //!
 //! A put writes to a temporary name, syncs the file, links it to its key and syncs the folder. A sync that fails is
 //! final: the folder is fenced, because after an error the kernel counts the pages as clean and a second sync would
-//! succeed without having written them. Reads and listings are object_store's own; its puts are not used, because
-//! they make one system call per piece and do not say which step failed.
+//! succeed without having written them. Reads of a range go into buffers that are used again; other reads and listings
+//! are object_store's own. Its puts are not used, because they make one system call per piece and do not say which
+//! step failed.
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice, Write};
 use std::ops::Range;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -20,11 +21,13 @@ use futures_util::stream::BoxStream;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as Key;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    CopyOptions, Error, GetOptions, GetRange, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
 use crate::env::{self, failpoint};
+
+use super::buffers::Buffers;
 
 /// Puts are written here first; emptied at start. No key begins with a dot.
 const INCOMING: &str = ".incoming";
@@ -36,7 +39,7 @@ const STEP_BYTES: usize = 4 * 1024 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FolderError {
     #[error("{path}: {source}")]
-    Write { path: PathBuf, source: io::Error },
+    File { path: PathBuf, source: io::Error },
     #[error("{0}")]
     Fenced(Arc<str>),
 }
@@ -45,6 +48,7 @@ pub(super) enum FolderError {
 #[derive(Debug, Clone)]
 pub(super) struct SyncedFolder {
     reader: LocalFileSystem,
+    buffers: Buffers,
     shared: Arc<Shared>,
 }
 
@@ -81,13 +85,13 @@ impl SyncedFolder {
         let reader = LocalFileSystem::new_with_prefix(&root).map_err(io::Error::other)?;
         let kept = Mutex::new(HashSet::from([root.clone()]));
         let shared = Shared { root, next: AtomicU64::new(0), kept, fenced: OnceLock::new() };
-        Ok(SyncedFolder { reader, shared: Arc::new(shared) })
+        Ok(SyncedFolder { reader, buffers: Buffers::default(), shared: Arc::new(shared) })
     }
 }
 
 /// Opened before it is changed: to be unable to open it afterwards would leave the change unsynced.
 fn open_to_sync(path: &Path) -> Result<File, FolderError> {
-    File::open(path).map_err(|source| FolderError::Write { path: path.to_owned(), source })
+    File::open(path).map_err(|source| FolderError::File { path: path.to_owned(), source })
 }
 
 impl Shared {
@@ -115,7 +119,7 @@ impl Shared {
     }
 
     fn stage(&self, staged: &Path, payload: &PutPayload) -> Result<(), FolderError> {
-        let failed = |source| FolderError::Write { path: staged.to_owned(), source };
+        let failed = |source| FolderError::File { path: staged.to_owned(), source };
         let mut file =
             OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(staged).map_err(failed)?;
         let mut slices: Vec<_> = payload.as_ref().iter().filter(|p| !p.is_empty()).map(|p| IoSlice::new(p)).collect();
@@ -133,7 +137,7 @@ impl Shared {
     }
 
     fn publish(&self, staged: &Path, path: &Path, mode: &PutMode) -> Result<bool, FolderError> {
-        let failed = |source| FolderError::Write { path: path.to_owned(), source };
+        let failed = |source| FolderError::File { path: path.to_owned(), source };
         let Some(folder) = path.parent() else { return Err(failed(io::ErrorKind::InvalidInput.into())) };
         self.make_folder(folder)?;
         let opened = open_to_sync(folder)?;
@@ -164,7 +168,7 @@ impl Shared {
         match fs::DirBuilder::new().mode(0o700).create(folder) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(source) => return Err(FolderError::Write { path: folder.to_owned(), source }),
+            Err(source) => return Err(FolderError::File { path: folder.to_owned(), source }),
         }
         opened.sync_all().map_err(|error| self.fence(parent, error))?;
         kept().insert(folder.to_owned());
@@ -174,7 +178,7 @@ impl Shared {
     /// Returns false when there is no such file.
     fn delete(&self, path: &Path) -> Result<bool, FolderError> {
         self.check()?;
-        let failed = |source| FolderError::Write { path: path.to_owned(), source };
+        let failed = |source| FolderError::File { path: path.to_owned(), source };
         let Some(folder) = path.parent().filter(|folder| folder.is_dir()) else { return Ok(false) };
         let opened = open_to_sync(folder)?;
         match fs::remove_file(path) {
@@ -214,6 +218,34 @@ fn wrapped(error: FolderError) -> Error {
     Error::Generic { store: "folder", source: Box::new(error) }
 }
 
+/// Whether a read asks for nothing but its range.
+fn is_plain(options: &GetOptions) -> bool {
+    let GetOptions { if_match, if_none_match, if_modified_since, if_unmodified_since, version, head, .. } = options;
+    let conditions = [if_match.is_some(), if_none_match.is_some(), version.is_some()];
+    let times = if_modified_since.is_some() || if_unmodified_since.is_some();
+    !conditions.contains(&true) && !times && !head
+}
+
+/// A range of a file; `None` if the file ends before it.
+fn read_range(path: &Path, location: Key, range: Range<u64>, buffers: &Buffers) -> Result<Option<GetResult>> {
+    let failed = |source: io::Error| match source.kind() {
+        io::ErrorKind::NotFound => Error::NotFound { path: location.to_string(), source: Box::new(source) },
+        _ => wrapped(FolderError::File { path: path.to_owned(), source }),
+    };
+    let file = File::open(path).map_err(failed)?;
+    let meta = file.metadata().map_err(failed)?;
+    // What the file has bounds what is allocated.
+    if range.start >= range.end || range.end > meta.len() {
+        return Ok(None);
+    }
+    let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+    let bytes = buffers.filled(length, |buffer| file.read_exact_at(buffer, range.start)).map_err(failed)?;
+    let last_modified = meta.modified().map_err(failed)?.into();
+    let meta = ObjectMeta { location, last_modified, size: meta.len(), e_tag: None, version: None };
+    let payload = GetResultPayload::Stream(futures_util::stream::once(std::future::ready(Ok(bytes))).boxed());
+    Ok(Some(GetResult { payload, meta, range, attributes: Default::default(), extensions: Default::default() }))
+}
+
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
@@ -245,7 +277,14 @@ impl ObjectStore for SyncedFolder {
     }
 
     async fn get_opts(&self, key: &Key, options: GetOptions) -> Result<GetResult> {
-        self.reader.get_opts(key, options).await
+        let Some(GetRange::Bounded(range)) = options.range.clone().filter(|_| is_plain(&options)) else {
+            return self.reader.get_opts(key, options).await;
+        };
+        let (path, location, buffers) = (self.reader.path_to_filesystem(key)?, key.clone(), self.buffers.clone());
+        match blocking(move || read_range(&path, location, range, &buffers)).await? {
+            Some(read) => Ok(read),
+            None => self.reader.get_opts(key, options).await, // it knows the error for a range that is not there
+        }
     }
 
     async fn get_ranges(&self, key: &Key, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {

@@ -9,6 +9,7 @@
 //! This module is the only one that knows object_store. It must never decide which objects live: that is recorded
 //! in the metadata.
 
+mod buffers;
 mod builder;
 mod cache;
 mod credentials;
