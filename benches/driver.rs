@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+#[expect(dead_code, reason = "shared with the integration tests, which use all of it")]
 #[path = "../tests/it/batch.rs"]
 mod batch;
 #[expect(dead_code, reason = "shared with the integration tests, which use all of it")]

@@ -10,13 +10,16 @@
 //! | 1 | env | clock, entropy, disk, folder lock, failpoints | rustix, getrandom |
 //! | 1 | metadata | commands, their pure application, the image | |
 //! | 2 | kv | key families of the embedded store | rocksdb |
+//! | 2 | group | decides what the group coordinator answers and writes, purely | |
 //! | 2 | wal | segments, group commit, recovery | |
 //! | 2 | security | TLS, principals, permits, the offline CA | rustls, tokio_rustls, rcgen, aws_lc_rs, regex |
 //! | 3 | object | object format, cache, read-ahead, backends | object_store, hyper, hyper_util, hickory_resolver, quick_cache, tokio_rustls, toml |
 //! | 4 | quorum | runs Raft, publishes the image | openraft |
 //! | 4 | ledger | replicated append, seal, recovery | |
 //! | 5 | partition | sequence, watermark, tail, producer state | |
-//! | 7 | broker | registry, reconciler, uploader, merging, retention | |
+//! | 6 | group | decides for groups and committed offsets | regex |
+//! | 6 | transaction | decides for transactions | |
+//! | 7 | broker | registry, reconciler, uploader, merging, retention, compaction, hosts the coordinators | |
 //! | 8 | kafka | framing, version table, handlers, error codes | kafka_protocol, socket2 |
 //! | 8 | admin | health and metrics over HTTP | axum, hyper, hyper_util |
 //! | 9 | config, cli | options from file, environment and flags; commands | figment, toml, clap, tracing_subscriber |
@@ -32,6 +35,7 @@ pub mod broker;
 pub mod cli;
 pub mod config;
 pub mod env;
+pub mod group;
 pub mod kafka;
 pub mod kv;
 pub mod ledger;
@@ -40,4 +44,5 @@ pub mod object;
 pub mod partition;
 pub mod quorum;
 pub mod security;
+pub mod transaction;
 pub mod wal;

@@ -15,7 +15,12 @@ mod requests;
 
 use bytes::Bytes;
 use casemate::base::Offset;
-use casemate::batch::{StoredBatch, check_produced, compression, first_at_or_after, split_batches, with_max_timestamp};
+use casemate::base::ProducerId;
+use casemate::batch::{
+    EndMarker, StoredBatch, check_produced, compression, end_marker, first_at_or_after, looks_transactional,
+    parse_end_marker, split_batches, with_max_timestamp,
+};
+use casemate::object::PartitionState;
 use casemate::{kafka, kv, metadata};
 use mutate::{Rng, mutate};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -97,6 +102,7 @@ fn with_checksum(input: &[u8]) -> Vec<u8> {
 fn parse_batch(bytes: Vec<u8>) {
     let bytes = Bytes::from(bytes);
     let _ = split_batches(bytes.clone());
+    let _ = (parse_end_marker(&bytes), looks_transactional(&bytes));
     if let Ok((header, stored)) = check_produced(bytes) {
         let _ = with_max_timestamp(&stored);
         let _ = first_at_or_after(&stored, Offset(0), header.max_timestamp.saturating_sub(1));
@@ -118,6 +124,30 @@ fn produced_batches() {
     fuzz("batches", &batches(), |input| {
         parse_batch(input.to_vec());
         parse_batch(with_checksum(input));
+    });
+}
+
+#[test]
+fn end_markers() {
+    let marker = |commit| {
+        let marker = EndMarker { commit, coordinator_epoch: 3 };
+        end_marker(ProducerId(5), 1, marker, 7).expect("small").to_contiguous().to_vec()
+    };
+    fuzz("markers", &[marker(false), marker(true)], |input| {
+        let _ = parse_end_marker(input);
+        let _ = parse_end_marker(&with_checksum(input));
+    });
+}
+
+/// The checksum stands at the end of a state: mutated states get the right one, so that what is behind it is reached.
+#[test]
+fn kept_states_of_producers() {
+    let seed = PartitionState::default().to_bytes(Offset(9)).to_vec();
+    fuzz("states", &[seed[..seed.len() - 4].to_vec()], |input| {
+        let sealed = [input, &batch::crc32c(input).to_be_bytes()].concat();
+        if let Ok(state) = PartitionState::from_bytes(&sealed, Offset(9)) {
+            assert_eq!(PartitionState::from_bytes(&state.to_bytes(Offset(9)), Offset(9)), Ok(state));
+        }
     });
 }
 

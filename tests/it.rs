@@ -9,6 +9,7 @@ mod it {
     mod admin;
     mod batch;
     mod client;
+    mod compaction;
     mod full_disk;
     mod harness;
     mod hostile;
@@ -16,9 +17,14 @@ mod it {
     mod load;
     mod oracle;
     mod outage;
+    mod plants;
     mod process;
+    mod quotas;
+    mod store;
     mod strace;
     mod tls;
+    mod transfers;
     mod versions;
+    mod versions_coordinators;
     mod wire;
 }

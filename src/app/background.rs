@@ -1,5 +1,5 @@
-//! What runs beside the listeners: following the metadata, uploads, maintenance, health, the watchdog, new
-//! certificates.
+//! What runs beside the listeners: following the metadata, uploads, maintenance, compaction, the probe of object storage,
+//! health, the watchdog, new certificates.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,6 +15,7 @@ use crate::quorum::Quorum;
 use crate::security::ServerTls;
 
 use super::open::Opened;
+use super::probe;
 
 /// How often health is looked at.
 const HEALTH_INTERVAL: Duration = Duration::from_millis(500);
@@ -28,6 +29,10 @@ pub(super) fn spawn(opened: &Opened, health: &Health, tls: Arc<ServerTls>) -> Jo
     background.spawn(broker.clone().follow_metadata());
     background.spawn(broker.clone().run_uploader());
     background.spawn(broker.clone().run_maintenance());
+    background.spawn(broker.clone().run_coordinators());
+    background.spawn(broker.clone().run_compaction());
+    background.spawn(broker.clone().watch_missing());
+    background.spawn(probe::run(broker.clone(), health.clone()));
     background.spawn(watch_health(broker.clone(), tls.clone(), health.clone()));
     background.spawn(reload_certificates(tls));
     let (broker, quorum) = (broker.clone(), opened.quorum.clone());
@@ -56,6 +61,7 @@ async fn watch_health(broker: Arc<Broker>, tls: Arc<ServerTls>, health: Health) 
             )
         });
         health.trouble("object storage", away);
+        health.trouble("objects", broker.missing().trouble());
         let full = broker.wal().usage().disk_full;
         health.trouble("wal", full.then(|| "the disk is full: free space on it".to_owned()));
         let days = tls.days_to_expiry();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::admin::{Buckets, Collect, MetricsWriter, ProcessMetrics};
-use crate::broker::Broker;
+use crate::broker::{Broker, Missing, telemetry};
 use crate::env::Clock;
 use crate::kafka::WireMetrics;
 use crate::kafka::metrics::LATENCY_BUCKETS_US;
@@ -25,12 +25,21 @@ pub(super) fn collectors(
 ) -> Vec<Box<dyn Collect>> {
     let Opened { broker, quorum, wal, objects } = opened;
     let (broker, quorum, wal, objects) = (broker.clone(), quorum.clone(), wal.clone(), objects.clone());
+    let telemetry = broker.clone();
     vec![
         Box::new(ProcessMetrics::new(clock)),
         Box::new(move |out: &mut MetricsWriter| requests(&wire, out)),
         Box::new(move |out: &mut MetricsWriter| write_ahead_log(&wal, out)),
-        Box::new(move |out: &mut MetricsWriter| partitions(&broker, out)),
-        Box::new(move |out: &mut MetricsWriter| object_storage(&objects, out)),
+        {
+            let broker = broker.clone();
+            Box::new(move |out: &mut MetricsWriter| compaction(&broker, out))
+        },
+        {
+            let broker = broker.clone();
+            Box::new(move |out: &mut MetricsWriter| partitions(&broker, out))
+        },
+        Box::new(move |out: &mut MetricsWriter| clients(&telemetry, out)),
+        Box::new(move |out: &mut MetricsWriter| object_storage(&objects, broker.missing(), out)),
         Box::new(move |out: &mut MetricsWriter| metadata(&quorum, out)),
         Box::new(move |out: &mut MetricsWriter| {
             let days = tls.days_to_expiry();
@@ -44,6 +53,13 @@ fn requests(wire: &WireMetrics, out: &mut MetricsWriter) {
     for (name, help, value) in [
         ("casemate_connections_accepted_total", "Kafka connections accepted.", &wire.accepted),
         ("casemate_connections_rejected_total", "Connections closed at once because of a limit.", &wire.rejected),
+        (
+            "casemate_connections_throttled_total",
+            "Connections delayed or closed because too many came in one second.",
+            &wire.connections_throttled,
+        ),
+        ("casemate_throttled_requests_total", "Requests after which a connection was muted.", &wire.throttled),
+        ("casemate_throttled_ms_total", "Milliseconds for which connections were muted.", &wire.throttled_ms),
         ("casemate_handshakes_failed_total", "Connections without a finished handshake.", &wire.handshakes_failed),
         ("casemate_malformed_total", "Connections closed for what the peer sent.", &wire.malformed),
         ("casemate_received_bytes_total", "Bytes received from Kafka clients.", &wire.bytes_in),
@@ -127,7 +143,54 @@ fn partitions(broker: &Broker, out: &mut MetricsWriter) {
     }
 }
 
-fn object_storage(objects: &Objects, out: &mut MetricsWriter) {
+/// What clients pushed about themselves (KIP-714), each metric under its own name.
+fn clients(broker: &Broker, out: &mut MetricsWriter) {
+    let now_ms = u64::try_from(broker.clock().boottime().as_millis()).unwrap_or(u64::MAX);
+    let counts = broker.telemetry().counts(now_ms);
+    out.gauge("casemate_telemetry_clients", "Clients that push metrics or may.", counts.clients);
+    out.gauge("casemate_telemetry_values", "Values of clients' metrics that are shown here.", counts.values);
+    out.counter("casemate_telemetry_pushes_total", "Pushes of clients' metrics taken.", counts.pushes);
+    out.counter("casemate_telemetry_dropped_total", "Pushed values that found no room.", counts.dropped);
+    broker.telemetry().show(now_ms, |name, kind, values| {
+        const HELP: &str = "Pushed by clients.";
+        let mut family = match kind {
+            telemetry::Kind::Gauge => out.gauges(name, HELP),
+            telemetry::Kind::Counter => out.counters(name, HELP),
+        };
+        for shown in values {
+            let labels: Vec<_> = shown.labels.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+            match shown.value {
+                // As Prometheus writes them.
+                infinite if infinite == f64::INFINITY => family.sample(&labels, "+Inf"),
+                infinite if infinite == f64::NEG_INFINITY => family.sample(&labels, "-Inf"),
+                number => family.sample(&labels, number),
+            };
+        }
+    });
+}
+
+fn compaction(broker: &Broker, out: &mut MetricsWriter) {
+    let metrics = broker.compaction_metrics();
+    for (name, help, value) in [
+        ("casemate_log_cleaner_passes_total", "Passes over a compacted partition.", &metrics.passes),
+        ("casemate_log_cleaner_failures_total", "Passes that failed and were tried again.", &metrics.failures),
+        ("casemate_log_cleaner_read_bytes_total", "Bytes of batches read.", &metrics.bytes_read),
+        ("casemate_log_cleaner_written_bytes_total", "Bytes of objects written.", &metrics.bytes_written),
+        ("casemate_log_cleaner_reclaimed_bytes_total", "Bytes of batches saved.", &metrics.bytes_reclaimed),
+        ("casemate_log_cleaner_removed_records_total", "Records removed.", &metrics.records_removed),
+        ("casemate_log_cleaner_keyless_records_total", "Of those, records without a key.", &metrics.records_keyless),
+        ("casemate_log_cleaner_damaged_total", "Batches and ranges left alone because of damage.", &metrics.damaged),
+        ("casemate_log_cleaner_full_maps_total", "Passes cut short by a full map of keys.", &metrics.maps_full),
+    ] {
+        out.counter(name, help, value.load(Relaxed));
+    }
+    let help = "Bytes written for each byte reclaimed, since the start.";
+    out.gauge("casemate_log_cleaner_written_per_reclaimed", help, metrics.written_per_reclaimed());
+    let dirtiest = metrics.dirtiest_ppm.load(Relaxed) as f64 / 1e6;
+    out.gauge("casemate_log_cleaner_dirtiest_ratio", "Share that is dirty in the dirtiest partition due.", dirtiest);
+}
+
+fn object_storage(objects: &Objects, missing: &Missing, out: &mut MetricsWriter) {
     let metrics: &ObjectMetrics = objects.metrics();
     let mut family = out.counters("casemate_object_requests_total", "Requests to object storage.");
     for request in Request::ALL {
@@ -150,6 +213,8 @@ fn object_storage(objects: &Objects, out: &mut MetricsWriter) {
     ] {
         out.counter(name, help, value.load(Relaxed));
     }
+    let help = "Objects that the index names and readers did not find.";
+    out.counter("casemate_object_missing_total", help, missing.found.load(Relaxed));
 }
 
 fn metadata(quorum: &Quorum, out: &mut MetricsWriter) {

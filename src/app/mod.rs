@@ -7,6 +7,7 @@
 mod background;
 mod metrics;
 mod open;
+mod probe;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -14,19 +15,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::admin;
-use crate::broker::Broker;
+use crate::broker::{Broker, BrokerSettings};
 use crate::cli::{notify, ready};
 use crate::config::{Config, Listener as ListenerConfig, Mode};
-use crate::env::{Clock, LockError, SystemClock, SystemEntropy, lock_dir};
+use crate::env::{Clock, SystemClock, SystemEntropy, lock_dir};
 use crate::kafka::WireMetrics;
 use crate::kafka::connection::Wire;
 use crate::kafka::handlers::Handlers;
-use crate::kafka::listener::{Admission, Listener, Security, bind};
+use crate::kafka::listener::{Admission, ConnectionLimits, Listener, Security, bind};
+use crate::kafka::throttle::Throttling;
 use crate::security::{Authorizer, PrincipalRules, ServerTls};
 
 use open::Opened;
@@ -38,12 +40,13 @@ pub enum Error {
     Configuration(String),
     #[error("{0}")]
     Storage(String),
+    /// A port or the folder is in use, or the folder cannot be.
     #[error("{0}")]
     Taken(String),
 }
 
 impl Error {
-    /// 2 configuration, 3 storage fenced, 4 port or folder taken.
+    /// 2 configuration, 3 storage fenced, 4 port or folder not to be had.
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Error::Configuration(_) => 2,
@@ -63,10 +66,7 @@ struct Bound {
 /// Runs a node until it is told to stop or its storage fails.
 pub async fn run(config: Config) -> Result<(), Error> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let _lock = lock_dir(&config.data_dir).map_err(|e| match e {
-        LockError::Taken { .. } => Error::Taken(e.to_string()),
-        LockError::Io { .. } => Error::Configuration(e.to_string()),
-    })?;
+    let _lock = lock_dir(&config.data_dir).map_err(|error| Error::Taken(error.to_string()))?;
     let tls = Arc::new(load_tls(&config, clock.clone())?);
     let bound = bind_kafka(&config)?;
     let admin_socket = bind_one(config.admin)?;
@@ -87,11 +87,13 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let admin_tls = (config.mode == Mode::Serve).then_some(tls.clone());
     tasks.spawn(admin::serve(admin_socket, admin_tls, health.clone(), collectors, stopping));
     let background = background::spawn(&opened, &health, tls);
+    // Before anybody is told: who knows that the node is ready may also end it.
+    let ending = Ending::new()?;
     health.ready();
     ready::announce(&config, &shown);
     notify::ready();
 
-    match wait(&opened).await {
+    match wait(&opened, ending).await {
         Ok(()) => {
             health.stopping();
             notify::stopping();
@@ -160,9 +162,11 @@ fn serve_kafka(
 ) {
     let broker = &opened.broker;
     let handlers = Arc::new(Handlers::new(broker.clone(), authorizer(config, broker), metrics.clone()));
+    let service = Throttling::new(handlers, broker.quotas().clone(), clock.clone(), metrics.clone());
     let settings = broker.broker_settings();
-    let wire = Wire::new(handlers, config.connection_options(&settings), metrics.clone());
-    let admission = Admission::new(settings.connections_max, settings.connections_per_ip_max);
+    let wire = Wire::new(Arc::new(service), config.connection_options(&settings), metrics.clone());
+    let admission = Admission::new(connection_limits(&settings), broker.quotas().clone(), clock.clone());
+    tasks.spawn(follow_limits(admission.clone(), broker.watch_settings(), stopping.clone()));
     for Bound { config: listener, socket, .. } in bound {
         let security = match listener.name {
             crate::config::PLAINTEXT => Security::Plaintext,
@@ -180,15 +184,53 @@ fn serve_kafka(
     }
 }
 
+fn connection_limits(settings: &BrokerSettings) -> ConnectionLimits {
+    ConnectionLimits {
+        connections_max: settings.connections_max,
+        per_address_max: settings.connections_per_ip_max,
+        per_address_overrides: settings.connections_per_ip_overrides.clone(),
+        rate_max: settings.connection_rate_max,
+    }
+}
+
+/// Keeps the limits on connections in line with the settings, which may change while the broker runs.
+async fn follow_limits(
+    admission: Arc<Admission>,
+    mut settings: watch::Receiver<Arc<BrokerSettings>>,
+    mut stop: watch::Receiver<bool>,
+) {
+    loop {
+        tokio::select! {
+            changed = settings.changed() => match changed {
+                Ok(()) => admission.set(connection_limits(&settings.borrow_and_update())),
+                Err(_) => return,
+            },
+            _ = stop.wait_for(|stop| *stop) => return,
+        }
+    }
+}
+
+/// The signals that end a node in order. Until this is made they end the process at once.
+struct Ending {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Ending {
+    fn new() -> Result<Ending, Error> {
+        let (terminate, interrupt) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+        match (terminate, interrupt) {
+            (Ok(terminate), Ok(interrupt)) => Ok(Ending { terminate, interrupt }),
+            _ => Err(Error::Configuration("signals cannot be handled on this system".to_owned())),
+        }
+    }
+}
+
 /// Waits for a reason to end.
-async fn wait(opened: &Opened) -> Result<(), Error> {
+async fn wait(opened: &Opened, ending: Ending) -> Result<(), Error> {
     let mut wal = opened.broker.registry().failure();
     let mut quorum = opened.quorum.failure();
-    let terminate = signal(SignalKind::terminate());
-    let interrupt = signal(SignalKind::interrupt());
-    let (Ok(mut terminate), Ok(mut interrupt)) = (terminate, interrupt) else {
-        return Err(Error::Configuration("signals cannot be handled on this system".to_owned()));
-    };
+    let Ending { mut terminate, mut interrupt } = ending;
     tokio::select! {
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
@@ -213,6 +255,8 @@ async fn drain(
 ) -> Result<(), Error> {
     tracing::info!("stopping");
     let bound = Duration::from_millis(config.options.limits.drain_ms);
+    // First what waits, so that connections have nothing left to wait for.
+    opened.broker.begin_stop();
     stop.send_replace(true);
     let drained = tokio::time::timeout(bound * 2 / 3, async {
         while tasks.join_next().await.is_some() {}

@@ -1,6 +1,7 @@
 //! Opens storage and metadata and puts the broker together.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,10 +11,10 @@ use crate::broker::{self, Broker, BrokerParts, Registry};
 use crate::config::Config;
 use crate::env::{Clock, Disk, Entropy, RealDisk};
 use crate::metadata::{Command, Endpoint, Response};
-use crate::object::{Objects, ProbeError};
-use crate::quorum::{Quorum, QuorumOptions};
+use crate::object::Objects;
+use crate::quorum::{self, Quorum, QuorumOptions};
 use crate::security;
-use crate::wal::Wal;
+use crate::wal::{OpenError, Wal};
 use tokio_rustls::TlsConnector;
 
 use super::Error;
@@ -33,6 +34,36 @@ pub(super) struct Opened {
 
 fn storage(error: impl std::fmt::Display) -> Error {
     Error::Storage(error.to_string())
+}
+
+/// How the system says that a disk is full; RocksDB passes the words on, and nothing else.
+const NO_SPACE: &str = "No space left on device";
+
+/// Why the metadata cannot be opened. Another node's are a mistake in the configuration, as another cluster's are.
+fn metadata_error(config: &Config, error: quorum::StartError) -> Error {
+    match error {
+        quorum::StartError::OtherNode { .. } => Error::Configuration(error.to_string()),
+        error if error.to_string().contains(NO_SPACE) => {
+            let dir = config.data_dir.display();
+            Error::Storage(format!("{error}; the disk of {dir} is full: free space there"))
+        }
+        error => storage(error),
+    }
+}
+
+/// Why the WAL cannot be opened, with the folder in which its files are and what helps there.
+fn wal_error(dir: &Path, error: broker::StartError) -> Error {
+    let broker::StartError::Wal(OpenError::Io { file, source }) = &error else { return storage(error) };
+    let remedy = match source.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            "free space there, or set a smaller wal.budget_bytes, and wal.segment_bytes if not even one segment fits"
+        }
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+            "let this user write there (check mount, owner and mode)"
+        }
+        _ => return Error::Storage(format!("cannot use {file} in {}: {source}", dir.display())),
+    };
+    Error::Storage(format!("cannot use {file} in {}: {source}: {remedy}", dir.display()))
 }
 
 pub(super) async fn open(
@@ -57,7 +88,7 @@ pub(super) async fn open(
     })
     .await
     .map_err(storage)?
-    .map_err(storage)?;
+    .map_err(|error| wal_error(&config.data_dir, error))?;
     let wal = opened.wal.clone();
 
     let joined = broker::join(&quorum, config.node, &wal, endpoints, &*clock).await.map_err(storage)?;
@@ -78,7 +109,6 @@ pub(super) async fn open(
         clock,
         entropy,
     };
-    probe(objects.clone(), parts.registry.clone());
     Ok(Opened { broker: Broker::new(parts), quorum, wal, objects })
 }
 
@@ -86,7 +116,8 @@ async fn open_quorum(config: &Config, objects: &Objects) -> Result<Arc<Quorum>, 
     let dir = config.data_dir.join("metadata");
     // Metadata are made only together with the WAL: a folder that has one and not the other has lost something.
     let create = is_empty(&config.data_dir.join("wal"));
-    let quorum = Quorum::start(QuorumOptions { dir, node: config.node, create }).await.map_err(storage)?;
+    let quorum = Quorum::start(QuorumOptions { dir, node: config.node, create }).await;
+    let quorum = quorum.map_err(|error| metadata_error(config, error))?;
     let init = Command::InitCluster { cluster: config.cluster, generation: FIRST_GENERATION };
     let known = quorum.image().borrow().cluster;
     if known != config.cluster {
@@ -130,7 +161,7 @@ async fn refuse_known_bucket(config: &Config, objects: &Objects) -> Result<(), E
 fn is_empty(dir: &Path) -> bool {
     match std::fs::read_dir(dir) {
         Ok(mut entries) => entries.next().is_none(),
-        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+        Err(error) => error.kind() == ErrorKind::NotFound,
     }
 }
 
@@ -155,18 +186,4 @@ async fn open_objects(
         .await
         .map_err(storage)?
         .map_err(|e| Error::Configuration(e.to_string()))
-}
-
-/// Says at once what is wrong with object storage; the node serves meanwhile, as it does when it goes away later.
-fn probe(objects: Arc<Objects>, registry: Arc<Registry>) {
-    tokio::spawn(async move {
-        match objects.probe().await {
-            Ok(_) => tracing::info!("object storage works"),
-            // Two writers could replace each other's objects, or what is read is not what was written.
-            Err(error @ (ProbeError::NoConditionalPut { .. } | ProbeError::Unfaithful { .. })) => {
-                registry.fence(&error.to_string());
-            }
-            Err(error) => tracing::warn!(%error, "object storage does not work: records stay in the WAL until it does"),
-        }
-    });
 }

@@ -7,8 +7,15 @@ const MIB: usize = 1024 * KIB;
 
 /// Largest request frame (Kafka's `socket.request.max.bytes` default): a longer one closes the connection.
 pub const REQUEST_BYTES_MAX: usize = 100 * MIB;
-/// Elements of all arrays of one request together; real requests stay far below.
-pub const REQUEST_ELEMENTS_MAX: usize = 1_000_000;
+/// Elements of all arrays of one request together: enough to name every partition of a full cluster, even with a topic
+/// for each.
+pub const REQUEST_ELEMENTS_MAX: usize = 2 * CLUSTER_PARTITIONS_MAX;
+/// What an answer is taken to need that lists all there is of a kind (topics, groups, transactions): its request does
+/// not say. A full cluster's metadata are about this long.
+pub const LISTING_ANSWER_BYTES: usize = 8 * MIB;
+/// The same for one thing with all its parts: a group with its members, a transaction with its partitions. A group of
+/// 500 members takes about this much.
+pub const DESCRIPTION_ANSWER_BYTES: usize = 256 * KIB;
 /// Requests of one connection that are read but not yet answered.
 pub const CONNECTION_REQUESTS_MAX: usize = 128;
 /// Bytes of one connection's requests that are read but not yet answered; the next frame waits.
@@ -29,6 +36,9 @@ pub const TOPIC_PARTITIONS_MAX: usize = 10_000;
 pub const CLUSTER_PARTITIONS_MAX: usize = 200_000;
 /// Batches of one producer that a duplicate is recognised among (KIP-98's window).
 pub const PRODUCER_WINDOW: usize = 5;
+/// Transactional ids of one partition of `__transaction_state`, and its share of requests that wait there.
+pub const TRANSACTIONAL_IDS_MAX: usize = 1_000_000;
+pub const PARKED_REQUESTS_MAX: usize = 10_000;
 /// Bytes that a compressed batch may decompress to, whatever it claims.
 pub const DECOMPRESSED_BYTES_MAX: usize = 256 * MIB;
 /// Alignment of WAL blocks: a torn write of one block cannot touch its predecessor's sectors.
@@ -37,5 +47,7 @@ pub const WAL_BLOCK_ALIGN: usize = 4 * KIB;
 const _: () = assert!(BATCH_BYTES_DEFAULT <= BATCH_BYTES_MAX);
 const _: () = assert!(BATCH_BYTES_MAX < REQUEST_BYTES_MAX, "a largest batch must fit in a frame");
 const _: () = assert!(REQUEST_BYTES_MAX < CONNECTION_BYTES_MAX, "one largest frame must be admitted");
+const _: () = assert!(LISTING_ANSWER_BYTES < CONNECTION_BYTES_MAX);
+const _: () = assert!(DESCRIPTION_ANSWER_BYTES * CONNECTION_REQUESTS_MAX <= CONNECTION_BYTES_MAX);
 const _: () = assert!(FETCH_BYTES_MAX < i32::MAX as usize);
 const _: () = assert!(COMMAND_PARTITIONS_MAX >= TOPIC_PARTITIONS_MAX, "a topic is created by one command");

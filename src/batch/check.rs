@@ -1,11 +1,15 @@
-//! What a broker checks of a batch before it appends it, without decoding records.
+//! What a broker checks of a batch before it appends it. Records that are not compressed are walked, not decoded.
 
 use bytes::Bytes;
 
-use super::header::{Header, HeaderError};
+use super::header::{Header, HeaderError, TRANSACTIONAL_BIT};
 use super::records::walk_uncompressed;
 use super::stored::StoredBatch;
 use super::{Compression, HEADER_BYTES};
+
+/// Where magic and the low byte of the attributes stand in a batch.
+const MAGIC_AT: usize = 16;
+const ATTRIBUTES_AT: usize = 22;
 
 /// Why a produced record set is refused. Which wire error each becomes is the protocol layer's matter.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -32,12 +36,12 @@ pub enum CheckError {
     ProducerEpoch(i16),
     #[error("compression codec {0} does not exist")]
     Codec(u8),
-    #[error("the records do not fill the batch: {0}")]
+    #[error("the records are not what the batch says: {0}")]
     Records(&'static str),
 }
 
 /// Checks what a Produce request carries for one partition: exactly one whole batch of magic 2 (a torn tail behind
-/// it is ignored, as Kafka does), its CRC and its header. Uncompressed records are counted by their lengths;
+/// it is ignored, as Kafka does), its CRC and its header. Uncompressed records are walked to their last header;
 /// compressed ones are not opened.
 pub fn check_produced(records: Bytes) -> Result<(Header, StoredBatch), CheckError> {
     if records.is_empty() {
@@ -60,6 +64,13 @@ pub fn check_produced(records: Bytes) -> Result<(Header, StoredBatch), CheckErro
         walk_uncompressed(batch.records(), header.record_count).map_err(CheckError::Records)?;
     }
     Ok((header, batch))
+}
+
+/// Whether a produced record set begins with a batch that says it is transactional: two bytes are looked at, for the
+/// requests, nearly all, in which nothing is.
+pub fn looks_transactional(records: &[u8]) -> bool {
+    records.get(MAGIC_AT) == Some(&2)
+        && records.get(ATTRIBUTES_AT).is_some_and(|low| low & TRANSACTIONAL_BIT as u8 != 0)
 }
 
 fn check_fields(header: &Header) -> Result<(), CheckError> {
@@ -109,6 +120,14 @@ mod tests {
         assert!(check_produced(good.clone()).is_ok());
         let torn = Bytes::from([&good[..], &good[..20]].concat());
         assert_eq!(check_produced(torn).map(|(h, _)| h.record_count), Ok(3));
+    }
+
+    #[test]
+    fn a_look_tells_transactional_batches() {
+        assert!(!looks_transactional(&sample::batch(1, 0).to_contiguous()));
+        assert!(looks_transactional(&changed(21, &[0, 0x10])));
+        assert!(!looks_transactional(&changed(21, &[0x10, 0x2f])));
+        assert!(!looks_transactional(&[2; 17]));
     }
 
     #[test]

@@ -111,7 +111,7 @@ fn unpack_snappy(bytes: &[u8], max: usize) -> Result<Vec<u8>, CompressionError> 
     Ok(out)
 }
 
-fn compress(codec: Compression, level: Option<i32>, bytes: &[u8]) -> Result<Vec<u8>, CompressionError> {
+pub(super) fn compress(codec: Compression, level: Option<i32>, bytes: &[u8]) -> Result<Vec<u8>, CompressionError> {
     let fail = |e: std::io::Error| codec.broken(e);
     match codec {
         Compression::None => Ok(bytes.to_vec()),

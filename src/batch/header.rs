@@ -11,8 +11,12 @@ pub(super) const LENGTH_PREFIX_BYTES: usize = 12;
 
 const COMPRESSION_MASK: i16 = 0x07;
 pub(super) const TIMESTAMP_TYPE_BIT: i16 = 0x08;
-const TRANSACTIONAL_BIT: i16 = 0x10;
-const CONTROL_BIT: i16 = 0x20;
+pub(super) const TRANSACTIONAL_BIT: i16 = 0x10;
+pub(super) const CONTROL_BIT: i16 = 0x20;
+/// The base timestamp is the moment from which on the batch's tombstones may go (KIP-534).
+pub(super) const DELETE_HORIZON_BIT: i16 = 0x40;
+/// The sequence of a batch that has none: a control batch, or what a coordinator writes for a producer.
+pub const NO_SEQUENCE: i32 = -1;
 
 /// Who set the time of the records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,14 +130,23 @@ impl Header {
         self.attributes & CONTROL_BIT != 0
     }
 
+    /// When the tombstones or the marker of a compacted batch may go, Unix ms (KIP-534). It takes the place of the base
+    /// timestamp, from which the times of the records go on counting.
+    pub fn delete_horizon(&self) -> Option<i64> {
+        (self.attributes & DELETE_HORIZON_BIT != 0).then_some(self.base_timestamp)
+    }
+
     /// The batch came from an idempotent producer.
     pub fn has_producer(&self) -> bool {
         self.producer_id != ProducerId::NONE
     }
 
-    /// Sequence of the last record; sequences wrap from `i32::MAX` to 0.
+    /// Sequence of the last record; sequences wrap from `i32::MAX` to 0. [`NO_SEQUENCE`] when the batch has none.
     pub fn last_sequence(&self) -> i32 {
-        sequence_plus(self.base_sequence, self.last_offset_delta)
+        match self.base_sequence {
+            NO_SEQUENCE => NO_SEQUENCE,
+            first => sequence_plus(first, self.last_offset_delta),
+        }
     }
 }
 

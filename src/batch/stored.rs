@@ -36,6 +36,13 @@ impl StoredBatch {
         Header::from_fixed(&fixed)
     }
 
+    /// Offset of the first record, as patched.
+    pub fn base_offset(&self) -> Offset {
+        let mut base = [0; 8];
+        base.copy_from_slice(&self.head[..8]);
+        Offset(i64::from_be_bytes(base))
+    }
+
     /// Bytes of the whole batch.
     pub fn len(&self) -> usize {
         HEAD_BYTES + self.body.len()
@@ -96,7 +103,7 @@ impl StoredBatch {
 }
 
 /// Writes the CRC of a changed body.
-fn seal_body(body: &mut [u8]) {
+pub(super) fn seal_body(body: &mut [u8]) {
     let crc = crc32c(&body[5..]);
     body[1..5].copy_from_slice(&crc.to_be_bytes());
 }

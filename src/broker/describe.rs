@@ -21,17 +21,15 @@ impl Broker {
         Some(partition.object_bytes.saturating_add(open.tail_bytes()))
     }
 
-    /// The idempotent producers of a partition, by id. What object storage knows of them is fetched first, if it
-    /// was not needed yet. `permit` is for reading the topic.
+    /// The producers with an id of a partition, by id, with their open transactions. What is known of them below the
+    /// tail is fetched first, if it was not needed yet. `permit` is for reading the topic.
     pub async fn active_producers(
         &self,
         permit: &Permit,
         partition: &Partition,
     ) -> Result<Vec<ActiveProducer>, ProduceError> {
         assert!(permit.covers(Operation::Read, Resource::topic(&partition.topic)));
-        if partition.needs_producer_state() {
-            self.load_producer_state(partition).await?;
-        }
+        self.load_producer_state(partition).await.map_err(ProduceError::State)?;
         Ok(partition.active_producers())
     }
 }

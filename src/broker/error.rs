@@ -1,7 +1,7 @@
 //! What can go wrong with each operation of the broker, in its own words.
 
 use crate::base::Offset;
-use crate::batch::{CheckError, CompressionError, RecordsError};
+use crate::batch::{BuildError, CheckError, CompressionError, RecordsError};
 use crate::kv;
 use crate::metadata::Reject;
 use crate::object::ReadError as ObjectError;
@@ -20,15 +20,24 @@ pub enum ProduceError {
     Timestamp { timestamp: i64, now: i64 },
     #[error("zstd needs Produce version 7 or newer")]
     CompressionVersion,
-    #[error("transactions are not supported yet")]
+    /// Places within the batch, the first of them if there are many.
+    #[error("a compacted topic takes no records without a key")]
+    NoKey(Vec<i32>),
+    #[error("the records of the batch cannot be read: {0}")]
+    Records(#[from] RecordsError),
+    #[error("the batch is transactional, but there is no transaction coordinator")]
     Transactional,
+    #[error(transparent)]
+    NotAdmitted(#[from] super::NotAdmitted),
+    #[error(transparent)]
+    Build(#[from] BuildError),
     #[error(transparent)]
     Compression(#[from] CompressionError),
     #[error(transparent)]
     Append(#[from] AppendError),
     #[error(transparent)]
     Unknown(#[from] UnknownOutcome),
-    #[error("producer state cannot be read from object storage: {0}")]
+    #[error("the state of producers cannot be read: {0}")]
     State(FetchError),
 }
 

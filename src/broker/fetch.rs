@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use crate::base::Offset;
 use crate::batch::StoredBatch;
 use crate::ledger;
 use crate::metadata::RangeEntry;
-use crate::object::{PartitionState, ReadError as ObjectError};
-use crate::partition::{Partition, Positions, Source, TailBatch};
+use crate::object::{AbortedTransaction, ReadError as ObjectError};
+use crate::partition::{Isolation, Partition, Positions, ReadError, Source, TailBatch};
 use crate::security::Permit;
 use crate::wal;
 
@@ -20,8 +19,6 @@ const ATTEMPTS: usize = 4;
 
 /// KiB that may be read back from the WAL at one time, for all readers.
 pub(super) const WAL_READS_KIB: usize = 64 * 1024;
-/// How long following the metadata may take.
-const FOLLOW: Duration = Duration::from_millis(25);
 
 /// What one partition gives to one read.
 #[derive(Debug)]
@@ -29,6 +26,14 @@ pub struct Fetched {
     pub positions: Positions,
     /// Whole batches; the first holds the offset asked for.
     pub batches: Vec<StoredBatch>,
+    /// What a reader of committed records has to skip in them.
+    pub aborted: Vec<AbortedTransaction>,
+}
+
+impl Fetched {
+    fn nothing(positions: Positions) -> Fetched {
+        Fetched { positions, batches: Vec::new(), aborted: Vec::new() }
+    }
 }
 
 impl Broker {
@@ -40,30 +45,40 @@ impl Broker {
         from: Offset,
         max_bytes: usize,
         at_least_one: bool,
+        isolation: Isolation,
     ) -> Result<Fetched, FetchError> {
         debug_assert!(
             permit.covers(crate::security::Operation::Read, crate::security::Resource::topic(&partition.topic))
         );
-        self.read_batches(partition, from, max_bytes, at_least_one).await
+        self.read_batches(partition, from, max_bytes, at_least_one, isolation).await
     }
 
+    /// As [`Broker::read`], for this broker's own readers.
     pub(super) async fn read_batches(
         &self,
         partition: &Partition,
         from: Offset,
         max_bytes: usize,
         at_least_one: bool,
+        isolation: Isolation,
     ) -> Result<Fetched, FetchError> {
         let mut last = None;
         for _ in 0..ATTEMPTS {
-            let plan = partition.read(from, max_bytes, at_least_one)?;
-            let positions = plan.positions;
+            let plan = match partition.read(from, max_bytes, at_least_one, isolation) {
+                Err(ReadError::StateNotLoaded) => {
+                    self.load_producer_state(partition).await?;
+                    partition.read(from, max_bytes, at_least_one, isolation)?
+                }
+                plan => plan?,
+            };
+            let (positions, limit) = (plan.positions, plan.limit);
             if max_bytes == 0 && !at_least_one {
-                return Ok(Fetched { positions, batches: Vec::new() });
+                return Ok(Fetched::nothing(positions));
             }
             if plan.in_objects {
-                match self.read_objects(partition, from, max_bytes, at_least_one).await {
-                    Ok(batches) => return Ok(Fetched { positions, batches }),
+                let read = self.read_objects(partition, from, max_bytes, at_least_one).await;
+                match self.finish(partition, from, positions, limit, isolation, read).await {
+                    Ok(fetched) => return Ok(fetched),
                     // The range was merged or dropped under the reader: look again, never skip.
                     Err(error @ (FetchError::Object(ObjectError::NotFound(_)) | FetchError::Missing(_))) => {
                         last = Some(error)
@@ -72,7 +87,7 @@ impl Broker {
                 }
             } else {
                 match self.read_tail(plan.tail).await {
-                    Ok(batches) => return Ok(Fetched { positions, batches }),
+                    Ok(batches) => return Ok(Fetched { positions, batches, aborted: plan.aborted }),
                     Err(FetchError::Wal(wal::ReadError::Recycled)) => {
                         // Its segment was used again, so it is in object storage: the tail must not name it again.
                         partition.prune(self.wal.oldest_segment());
@@ -81,14 +96,38 @@ impl Broker {
                     // The bucket has what rotted here.
                     Err(error @ FetchError::Wal(_)) if from < positions.uploaded_end => {
                         tracing::error!(partition = %partition.id, %error, "read from object storage instead");
-                        let batches = self.read_objects(partition, from, max_bytes, at_least_one).await?;
-                        return Ok(Fetched { positions, batches });
+                        let read = self.read_objects(partition, from, max_bytes, at_least_one).await;
+                        return self.finish(partition, from, positions, limit, isolation, read).await;
                     }
                     Err(error) => return Err(error),
                 }
             }
         }
+        if let Some(FetchError::Object(ObjectError::NotFound(object))) = &last {
+            self.note_missing(partition, from, *object).await;
+        }
         Err(last.unwrap_or(FetchError::Missing(from)))
+    }
+
+    /// Cuts what was read from object storage at the reader's limit, and adds what it has to skip.
+    async fn finish(
+        &self,
+        partition: &Partition,
+        from: Offset,
+        positions: Positions,
+        limit: Offset,
+        isolation: Isolation,
+        read: Result<Vec<StoredBatch>, FetchError>,
+    ) -> Result<Fetched, FetchError> {
+        let mut batches = read?;
+        batches.truncate(batches.partition_point(|batch| batch.base_offset() < limit));
+        let aborted = match (isolation, batches.last()) {
+            (Isolation::ReadCommitted, Some(last)) => {
+                self.aborted_between(partition, from, last.header().next_offset()).await?
+            }
+            _ => Vec::new(),
+        };
+        Ok(Fetched { positions, batches, aborted })
     }
 
     /// Batches of the tail; those that only the WAL has are read off the runtime's workers.
@@ -108,10 +147,14 @@ impl Broker {
             .map_err(|_| FetchError::Broken)?
     }
 
-    /// Brings the block that holds `from` into the cache, for a reader that could not wait.
-    pub fn fetch_ahead(self: Arc<Self>, partition: Arc<Partition>, from: Offset) {
+    /// Brings the block that holds `from` into the cache, and with it what is known of transactions, for a reader that
+    /// could not wait.
+    pub fn fetch_ahead(self: Arc<Self>, partition: Arc<Partition>, from: Offset, isolation: Isolation) {
         tokio::spawn(async move {
             // What goes wrong is told to the reader when it asks again.
+            if isolation == Isolation::ReadCommitted {
+                let _ = self.load_producer_state(&partition).await;
+            }
             let _ = self.read_objects(&partition, from, 1, true).await;
         });
     }
@@ -160,34 +203,6 @@ impl Broker {
         // The index may have to read its disk.
         let found = tokio::task::spawn_blocking(move || index.locate(id, offset)).await;
         Ok(found.map_err(|_| FetchError::Broken)??)
-    }
-
-    /// What object storage knows about a partition as of its uploaded end.
-    pub(super) async fn stored_state(&self, partition: &Partition) -> Result<PartitionState, FetchError> {
-        let mut attempt = 0;
-        loop {
-            let end = partition.positions().uploaded_end;
-            let Some((_, entry)) = self.locate(partition, end.plus(-1)).await? else {
-                if attempt == ATTEMPTS {
-                    tracing::error!(partition = %partition.id, %end, "no object has the state of its producers");
-                    return Ok(PartitionState::default());
-                }
-                // A newer upload has replaced the range; this partition has not followed the metadata yet.
-                attempt += 1;
-                tokio::time::sleep(FOLLOW).await;
-                continue;
-            };
-            match self.objects.state(partition.id, &entry).await {
-                Err(ObjectError::NotFound(_)) if attempt < ATTEMPTS => attempt += 1,
-                // Rot in the state of producers must not stop the partition for good: what is lost is the
-                // recognition of retries from before, as after an expiry.
-                Err(error @ (ObjectError::NotFound(_) | ObjectError::Corrupt { .. })) => {
-                    tracing::error!(partition = %partition.id, %error, "the state of its producers is lost");
-                    return Ok(PartitionState::default());
-                }
-                state => return Ok(state?),
-            }
-        }
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 
 use crate::base::{ObjectId, Offset, PartitionId};
 use crate::metadata::{Command, MergeInput, MergeOutput, ObjectState, RangeEntry};
-use crate::object::ObjectBuilder;
+use crate::object::{ObjectBuilder, ReadError};
 use crate::partition::Partition;
 use crate::quorum::Unsettled;
 
@@ -125,6 +125,10 @@ impl Broker {
         for (_, range) in ranges {
             let expired = expired_before.is_some_and(|before| range.max_timestamp >= 0 && range.max_timestamp < before);
             let too_large = settings.retention_bytes.is_some_and(|keep| total.saturating_sub(range.bytes) >= keep);
+            if range.records == 0 && !too_large {
+                // What compaction has emptied ages with what follows it, for there is nothing to drop.
+                continue;
+            }
             if !expired && !too_large {
                 break;
             }
@@ -157,6 +161,8 @@ impl Broker {
     }
 
     async fn merge_partition(&self, partition: &Partition) -> Result<(), UploadError> {
+        // Compaction merges what it reads.
+        let Some(_claim) = self.compaction.claim(partition.id) else { return Ok(()) };
         let Some(topic) = self.image().topics.get(&partition.id.topic).cloned() else { return Ok(()) };
         let settings = self.topic_settings(&topic);
         let limit = settings.segment_bytes.min(self.options.object_bytes_max);
@@ -191,7 +197,11 @@ impl Broker {
         for (start, range) in group {
             let mut from = *start;
             while from < range.end {
-                let read = self.objects.read_to_merge(partition.id, range, from, usize::MAX).await?;
+                let read = self.objects.read_to_merge(partition.id, range, from, usize::MAX).await;
+                if let Err(ReadError::NotFound(object)) = &read {
+                    self.note_missing(partition, from, *object).await;
+                }
+                let read = read?;
                 if read.batches.is_empty() {
                     return Err(FetchError::Missing(from).into());
                 }
@@ -201,6 +211,12 @@ impl Broker {
         }
         let mut state = self.objects.state(partition.id, last).await?;
         state.log_start = partition.positions().log_start;
+        // The footer of each run has the aborts that end in it: the segment has those of all.
+        let mut earlier = Vec::new();
+        for (_, range) in &group[..group.len() - 1] {
+            earlier.extend_from_slice(&self.objects.transactions(partition.id, range).await?.aborted);
+        }
+        let state = state.with_earlier_aborts(earlier);
         let part = Part { partition: partition.id, base: *base, end: last.end, state, batches };
         let object = self.prepare_objects(1).await?;
         let cluster = self.image().cluster;
@@ -230,6 +246,7 @@ impl Broker {
             epoch: self.epoch,
             inputs,
             outputs: vec![MergeOutput { object, bytes, ranges: built.ranges }],
+            cleaned: Vec::new(),
             now_ms: self.clock.wall_ms(),
         })
         .await?;

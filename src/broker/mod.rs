@@ -6,23 +6,34 @@
 //!
 //! Nothing here knows wire formats or error numbers: each operation has an error type that the protocol layer maps.
 
+mod compaction;
+mod configs;
+mod coordinator;
 mod describe;
 mod error;
 mod fetch;
 mod maintenance;
+mod missing;
 mod offsets;
 mod produce;
 mod producer_ids;
+mod producer_state;
+pub mod quota;
 mod reconcile;
 mod registry;
 pub mod settings;
 mod start;
+mod stop;
+pub mod telemetry;
+#[cfg(test)]
+mod tests;
 mod topics;
+mod transactions;
 mod upload;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, Notify, Semaphore, watch};
@@ -35,14 +46,20 @@ use crate::object::Objects;
 use crate::quorum::{Quorum, QuorumStatus};
 use crate::wal::Wal;
 
+pub use compaction::CompactionMetrics;
+pub use configs::Settings;
+pub use coordinator::{CoordinatorError, CoordinatorKind, OFFSETS_TOPIC, TRANSACTIONS_TOPIC};
 pub use error::{ChangeError, FetchError, OffsetsError, ProduceError};
 pub use fetch::Fetched;
+pub use missing::Missing;
 pub use offsets::{FoundOffset, OffsetQuery};
 pub use produce::ProduceContext;
 pub use registry::{Exposure, Registry};
 pub use settings::{BrokerSettings, TopicSettings};
 pub use start::{Joined, OpenedWal, StartError, join, open_partitions, open_wal};
-pub use topics::NewTopic;
+pub use stop::Stopping;
+pub use topics::{NewTopic, is_internal_topic};
+pub use transactions::{Admission, InTransaction, NotAdmitted, TransactionEnd, TransactionGate, transactional_header};
 pub use upload::UploadMetrics;
 
 /// What tunes the broker; each field is an option of the configuration.
@@ -97,9 +114,15 @@ pub struct Broker {
     image: watch::Receiver<Arc<Image>>,
     /// Settings of each topic as they follow from the image that was reconciled last.
     settings: RwLock<HashMap<TopicId, Arc<TopicSettings>>>,
-    broker_settings: RwLock<Arc<BrokerSettings>>,
+    broker_settings: watch::Sender<Arc<BrokerSettings>>,
+    quotas: Arc<quota::QuotaManager>,
+    telemetry: telemetry::Telemetry,
+    /// Held while settings are read, checked and changed.
+    altering: Mutex<()>,
     reconciled: Mutex<Arc<Image>>,
     producer_ids: Mutex<producer_ids::Block>,
+    /// Supplied when the coordinators are up.
+    transaction_gate: OnceLock<Arc<dyn TransactionGate>>,
     /// Admits reads of the WAL, by KiB: catching up has a budget of its own.
     wal_reads: Semaphore,
     /// Woken when the WAL may have room again.
@@ -107,6 +130,11 @@ pub struct Broker {
     upload_metrics: UploadMetrics,
     /// Reads of records that were not in memory.
     reads: AtomicU64,
+    compaction: compaction::Compaction,
+    missing: missing::Missing,
+    coordinators: coordinator::Coordinators,
+    /// Turns true once, when the node begins to stop.
+    stopping: watch::Sender<bool>,
 }
 
 impl Broker {
@@ -116,7 +144,9 @@ impl Broker {
         let start = image.borrow().clone();
         let layers =
             settings::Layers { broker: &BTreeMap::new(), cluster: &BTreeMap::new(), fixed: &parts.static_settings };
-        let broker_settings = RwLock::new(Arc::new(BrokerSettings::resolve(layers)));
+        let resolved = BrokerSettings::resolve(layers);
+        let quotas = Arc::new(quota::QuotaManager::new(resolved.quota_windows));
+        let broker_settings = watch::Sender::new(Arc::new(resolved));
         let broker = Arc::new(Broker {
             options: parts.options,
             node: parts.node,
@@ -132,12 +162,20 @@ impl Broker {
             image,
             settings: RwLock::default(),
             broker_settings,
+            quotas,
+            telemetry: telemetry::Telemetry::default(),
+            altering: Mutex::default(),
             reconciled: Mutex::new(start.clone()),
             producer_ids: Mutex::default(),
+            transaction_gate: OnceLock::new(),
             wal_reads: Semaphore::new(fetch::WAL_READS_KIB),
             room: Notify::new(),
             upload_metrics: UploadMetrics::default(),
             reads: AtomicU64::new(0),
+            compaction: compaction::Compaction::default(),
+            missing: missing::Missing::default(),
+            coordinators: coordinator::Coordinators::new(),
+            stopping: watch::Sender::new(false),
         });
         broker.resolve_settings(&Image::default(), &start);
         broker
@@ -158,6 +196,15 @@ impl Broker {
 
     pub fn entropy(&self) -> &dyn Entropy {
         &*self.entropy
+    }
+
+    pub fn quotas(&self) -> &Arc<quota::QuotaManager> {
+        &self.quotas
+    }
+
+    /// What clients push about themselves.
+    pub fn telemetry(&self) -> &telemetry::Telemetry {
+        &self.telemetry
     }
 
     pub fn registry(&self) -> &Registry {

@@ -3,7 +3,8 @@
 use crate::base::{LeaderEpoch, Offset};
 use crate::batch::{self, StoredBatch, TimestampedOffset};
 use crate::metadata::RangeEntry;
-use crate::partition::{Partition, TailBatch};
+use crate::object::ReadError;
+use crate::partition::{Isolation, Partition, TailBatch};
 use crate::security::Permit;
 
 use super::{Broker, FetchError, OffsetsError};
@@ -14,7 +15,7 @@ const RANGES_PER_STEP: usize = 1_000;
 /// What to look for. The numbers are those of ListOffsets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OffsetQuery {
-    /// −1: the high watermark.
+    /// −1: the high watermark, or the last stable offset.
     Latest,
     /// −2: the log start.
     Earliest,
@@ -40,28 +41,41 @@ pub struct FoundOffset {
 }
 
 impl Broker {
-    /// `None` when no record answers the query. `permit` is for describing the topic.
+    /// `None` when no record answers the query, or none below what `isolation` lets a reader see. `permit` is for describing the topic.
     pub async fn find_offset(
         &self,
         permit: &Permit,
         partition: &Partition,
         query: OffsetQuery,
+        isolation: Isolation,
     ) -> Result<Option<FoundOffset>, OffsetsError> {
         debug_assert!(
             permit.covers(crate::security::Operation::Describe, crate::security::Resource::topic(&partition.topic))
         );
+        if isolation == Isolation::ReadCommitted {
+            self.load_producer_state(partition).await?;
+        }
         let at = partition.positions();
+        let limit = match isolation {
+            Isolation::ReadUncommitted => at.high_watermark,
+            Isolation::ReadCommitted => at.last_stable.unwrap_or(at.log_start),
+        };
+        let below_limit = |found: &TimestampedOffset| found.offset < limit;
         let plain = |offset: Offset| FoundOffset { offset, timestamp: -1, leader_epoch: partition.epoch_at(offset) };
         Ok(match query {
-            OffsetQuery::Latest => Some(FoundOffset { leader_epoch: at.leader_epoch, ..plain(at.high_watermark) }),
+            OffsetQuery::Latest => Some(FoundOffset { leader_epoch: at.leader_epoch, ..plain(limit) }),
             OffsetQuery::Earliest => Some(plain(at.log_start)),
             OffsetQuery::EarliestLocal | OffsetQuery::EarliestPendingUpload => {
                 Some(plain(at.uploaded_end.max(at.log_start)))
             }
             OffsetQuery::LatestTiered if at.uploaded_end > at.log_start => Some(plain(at.uploaded_end.plus(-1))),
             OffsetQuery::LatestTiered => None,
-            OffsetQuery::MaxTimestamp => self.newest(partition).await?.map(|found| with_epoch(partition, found)),
-            OffsetQuery::Time(time) => self.by_time(partition, time).await?.map(|found| with_epoch(partition, found)),
+            OffsetQuery::MaxTimestamp => {
+                self.newest(partition).await?.filter(below_limit).map(|found| with_epoch(partition, found))
+            }
+            OffsetQuery::Time(time) => {
+                self.by_time(partition, time).await?.filter(below_limit).map(|found| with_epoch(partition, found))
+            }
         })
     }
 
@@ -135,16 +149,18 @@ impl Broker {
         time: i64,
     ) -> Result<Option<TimestampedOffset>, OffsetsError> {
         let mut from = from;
-        while let Some(batch) =
-            self.objects.find_timestamp(partition.id, range, time, from).await.map_err(FetchError::from)?
-        {
+        loop {
+            let found = self.objects.find_timestamp(partition.id, range, time, from).await;
+            if let Err(ReadError::NotFound(object)) = &found {
+                self.note_missing(partition, range.end.plus(-1), *object).await;
+            }
+            let Some(batch) = found.map_err(FetchError::from)? else { return Ok(None) };
             if let Some(found) = batch::first_at_or_after(&batch, from, time)? {
                 return Ok(Some(found));
             }
             // The header's largest time is a producer's claim; the records may not bear it out.
             from = batch.header().next_offset();
         }
-        Ok(None)
     }
 
     async fn tail_batch(&self, tail: TailBatch) -> Result<StoredBatch, OffsetsError> {

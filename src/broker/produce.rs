@@ -7,15 +7,20 @@ use bytes::Bytes;
 use crate::batch::{self, Compression, Header, StoredBatch, TimestampType};
 use crate::env::failpoint;
 use crate::ledger::LedgerError;
-use crate::partition::{AppendError, Appended, Partition};
+use crate::partition::{AppendError, Appended, Guard, Origin, Partition, ProducerError};
 use crate::security::Permit;
 
 use super::settings::Recompression;
-use super::{Broker, ProduceError, TopicSettings};
+use super::{Broker, InTransaction, ProduceError, TopicSettings};
 
 /// Share of the WAL's budget from which on producers are slowed, in percent, and the longest pause.
 const SLOW_FROM_PERCENT: u64 = 80;
 const SLOWEST: Duration = Duration::from_millis(200);
+/// How often a batch asks for its transaction anew because a marker came between the answer and its append.
+const VERIFICATIONS: usize = 3;
+
+/// Records of one batch that a refusal names: an answer must not grow with what was sent.
+const RECORD_ERRORS_MAX: usize = 1_000;
 
 /// What holds for all batches of one Produce request to one topic.
 pub struct ProduceContext<'a> {
@@ -24,10 +29,13 @@ pub struct ProduceContext<'a> {
     pub zstd_allowed: bool,
     /// By CLOCK_BOOTTIME: until when the request may wait for room in the WAL, all its batches together.
     pub room_deadline: Duration,
+    /// Of transactional batches.
+    pub transaction: Option<InTransaction<'a>>,
 }
 
 impl Broker {
-    /// Gives a batch its offsets; what is returned waits for its durability. `permit` is for writing the topic.
+    /// Gives a batch its offsets; what is returned waits for its durability. `permit` is for writing the topic. `guard`
+    /// is what [`Broker::admit`] answered for a transactional batch.
     ///
     /// Batches of one connection are appended in the order in which this is called and awaited.
     pub async fn append(
@@ -36,18 +44,49 @@ impl Broker {
         partition: &Partition,
         records: Bytes,
         context: &ProduceContext<'_>,
+        guard: Option<Guard>,
     ) -> Result<Appended, ProduceError> {
         debug_assert!(
             permit.covers(crate::security::Operation::Write, crate::security::Resource::topic(&partition.topic))
         );
         let now_ms = self.clock.wall_ms();
         let (header, batch) = prepare(records, context, now_ms)?;
+        let mut origin = Origin::Client(guard);
+        let mut verifications = 0;
+        loop {
+            match self.append_with_room(partition, &header, &batch, origin, context.room_deadline, now_ms).await {
+                Err(ProduceError::Append(AppendError::StateNotLoaded)) => {
+                    self.load_producer_state(partition).await.map_err(ProduceError::State)?;
+                }
+                Err(ProduceError::Append(AppendError::Producer(ProducerError::NotVerified)))
+                    if verifications < VERIFICATIONS
+                        && let Some(transaction) = context.transaction =>
+                {
+                    verifications += 1;
+                    let answer = self.admit(transaction, &[(partition, header)]).await.pop();
+                    origin = Origin::Client(answer.transpose()?.flatten());
+                }
+                appended => return appended,
+            }
+        }
+    }
+
+    /// Appends, waiting for room in the WAL until `room_deadline`.
+    pub(super) async fn append_with_room(
+        &self,
+        partition: &Partition,
+        header: &Header,
+        batch: &StoredBatch,
+        origin: Origin,
+        room_deadline: Duration,
+        now_ms: i64,
+    ) -> Result<Appended, ProduceError> {
         loop {
             // Registered before the attempt, so that room made in between is not missed.
             let room = self.room.notified();
-            match partition.append(&self.ledger, &header, batch.clone(), now_ms) {
+            match partition.append(&self.ledger, header, batch.clone(), origin, now_ms) {
                 Err(AppendError::Ledger(LedgerError::Full)) => {
-                    let left = context.room_deadline.saturating_sub(self.clock.boottime());
+                    let left = room_deadline.saturating_sub(self.clock.boottime());
                     if left.is_zero() {
                         return Err(AppendError::Ledger(LedgerError::Full).into());
                     }
@@ -55,7 +94,6 @@ impl Broker {
                     // Woken by new room, or by the clock to look again.
                     let _ = tokio::time::timeout(left.min(SLOWEST), room).await;
                 }
-                Err(AppendError::StateNotLoaded) => self.load_producer_state(partition).await?,
                 appended => return Ok(appended?),
             }
         }
@@ -82,13 +120,6 @@ impl Broker {
             tokio::time::sleep(SLOWEST * share.min(20) / 20).await;
         }
     }
-
-    /// Fetches what object storage knows of a partition's producers.
-    pub(super) async fn load_producer_state(&self, partition: &Partition) -> Result<(), ProduceError> {
-        let state = self.stored_state(partition).await.map_err(ProduceError::State)?;
-        partition.load_producer_state(&state);
-        Ok(())
-    }
 }
 
 /// Checks a record set and brings it into the form that the topic's settings ask for.
@@ -99,7 +130,7 @@ fn prepare(records: Bytes, context: &ProduceContext<'_>, now_ms: i64) -> Result<
     if batch.len() * 2 < frame_bytes {
         batch.body = Bytes::copy_from_slice(&batch.body);
     }
-    if header.is_transactional() {
+    if header.is_transactional() && context.transaction.is_none() {
         return Err(ProduceError::Transactional);
     }
     if header.compression() == Some(Compression::Zstd) && !context.zstd_allowed {
@@ -108,6 +139,9 @@ fn prepare(records: Bytes, context: &ProduceContext<'_>, now_ms: i64) -> Result<
     let settings = context.settings;
     // Before it is opened: what is too large packed is not unpacked.
     check_size(&batch, settings)?;
+    if settings.cleanup_policy.compact {
+        check_keys(&batch)?;
+    }
     if let Some(Recompression { codec, level }) = settings.compression
         && header.compression() != Some(codec)
     {
@@ -126,6 +160,12 @@ fn check_size(batch: &StoredBatch, settings: &TopicSettings) -> Result<(), Produ
         (bytes, max) if bytes > max => Err(ProduceError::TooLarge { bytes, max }),
         _ => Ok(()),
     }
+}
+
+/// Compaction knows records by their keys.
+fn check_keys(batch: &StoredBatch) -> Result<(), ProduceError> {
+    let keyless = batch::compact::keyless_records(batch, RECORD_ERRORS_MAX)?;
+    if keyless.is_empty() { Ok(()) } else { Err(ProduceError::NoKey(keyless)) }
 }
 
 /// Times must lie within `message.timestamp.{before,after}.max.ms` of now.

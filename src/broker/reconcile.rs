@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 
+use tokio::sync::watch;
+
 use crate::base::PartitionId;
 use crate::metadata::{Command, ConfigResource, Image, Response, Topic};
 use crate::partition::{Partition, RecoveredGap};
@@ -51,6 +53,7 @@ impl Broker {
         }
         self.resolve_settings(&reconciled, &image);
         *reconciled = image;
+        self.coordinators.reconciled();
     }
 
     fn reconcile_topic(&self, before: Option<&Topic>, topic: &Topic) {
@@ -92,8 +95,13 @@ impl Broker {
             || before.cluster_configs != image.cluster_configs
             || before.broker_configs.get(&self.node) != image.broker_configs.get(&self.node);
         if defaults_changed {
-            let resolved = BrokerSettings::resolve(layers);
-            *self.broker_settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(resolved);
+            self.broker_settings.send_replace(Arc::new(BrokerSettings::resolve(layers)));
+        }
+        if before.client_quotas != image.client_quotas {
+            self.quotas.set(&image.client_quotas);
+        }
+        if before.client_metrics != image.client_metrics {
+            self.telemetry.set(&image.client_metrics);
         }
         let mut settings = self.settings.write().unwrap_or_else(PoisonError::into_inner);
         settings.retain(|id, _| image.topics.contains_key(id));
@@ -113,7 +121,12 @@ impl Broker {
 
     /// What the settings of this broker amount to.
     pub fn broker_settings(&self) -> Arc<BrokerSettings> {
-        self.broker_settings.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.broker_settings.borrow().clone()
+    }
+
+    /// The same as they change.
+    pub fn watch_settings(&self) -> watch::Receiver<Arc<BrokerSettings>> {
+        self.broker_settings.subscribe()
     }
 
     /// The layers that settings come from, for showing them.
@@ -128,6 +141,8 @@ impl Broker {
             ConfigResource::Topic(name) => image.topic(name).map(|t| t.configs.clone()).unwrap_or_default(),
             ConfigResource::Broker(node) => image.broker_configs.get(node).cloned().unwrap_or_default(),
             ConfigResource::Cluster => image.cluster_configs.clone(),
+            ConfigResource::Group(name) => image.group_configs.get(name).cloned().unwrap_or_default(),
+            ConfigResource::ClientMetrics(name) => image.client_metrics.get(name).cloned().unwrap_or_default(),
         }
     }
 }

@@ -7,13 +7,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::base::{EntryId, LedgerId, NodeId, PartitionId};
-use crate::batch::Header;
+use crate::batch::{self, Header};
 use crate::env::{Clock, Disk, Entropy};
 use crate::ledger::{self, LedgerWriter, LocalReplica, Replica};
 use crate::metadata::{self, Command, Endpoint, Image, Response};
 use crate::partition::{Recovered, RecoveredGap};
 use crate::quorum::{ProposeError, Quorum};
-use crate::wal::{OpenError, RecoveredEntry, RecoveryReport, Wal, WalOptions};
+use crate::wal::{OpenError, PUT_BACK, RecoveredEntry, RecoveryReport, Wal, WalOptions};
 
 use super::registry::{Exposed, Registry};
 
@@ -30,13 +30,13 @@ pub enum StartError {
     UnexpectedAnswer(&'static str),
     #[error(transparent)]
     Ledger(#[from] ledger::RecoveryError),
-    #[error("{0}; put the missing files of the wal folder back, or restore the node from object storage")]
+    #[error("{0}; {back}", back = PUT_BACK)]
     Gap(#[from] RecoveredGap),
     #[error("the WAL holds ledger {ledger}, which the metadata do not know: the metadata folder is older than the WAL")]
     MetadataOlder { ledger: LedgerId },
     #[error(
-        "the WAL lacks entries {from} to {to} of ledger {ledger}, which are not in object storage: put the missing \
-         files of the wal folder back, or restore the node from object storage"
+        "the WAL lacks entries {from} to {to} of ledger {ledger}, which are not in object storage: {back}",
+        back = PUT_BACK
     )]
     MissingEntries { ledger: LedgerId, from: EntryId, to: EntryId },
     #[error("an entry of ledger {ledger} cannot be read: {detail}")]
@@ -90,13 +90,15 @@ impl Found {
             return;
         }
         let parsed = ledger::decode_entry(entry.payload).map_err(|e| e.to_string()).and_then(|(partition, batch)| {
-            Ok((partition, Header::parse(batch).map_err(|e| e.to_string())?, batch.len()))
+            let header = Header::parse(batch).map_err(|e| e.to_string())?;
+            let marker = batch::parse_end_marker(batch).map_err(|e| e.to_string())?;
+            Ok((partition, header, marker, batch.len()))
         });
         match parsed {
             Err(detail) => drop(self.error.get_or_insert(StartError::Entry { ledger, detail })),
-            Ok((partition, header, bytes)) => {
+            Ok((partition, header, marker, bytes)) => {
                 self.exposed.push(Exposed { ledger, entry: id, bytes: entry.location.len, at });
-                let recovered = Recovered { header, bytes, ledger, entry: id, location: entry.location };
+                let recovered = Recovered { header, bytes, ledger, entry: id, location: entry.location, marker };
                 self.by_partition.entry(partition).or_default().push(recovered);
             }
         }

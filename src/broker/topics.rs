@@ -1,11 +1,19 @@
 //! Topics, partitions and settings: the changes that a client may ask for, as metadata commands.
 
 use crate::base::{Offset, PartitionId, TopicId};
-use crate::metadata::{Command, ConfigChange};
+use crate::metadata::Command;
 use crate::partition::Partition;
 use crate::security::{Operation, Permit, Resource};
 
 use super::{Broker, ChangeError};
+
+/// Topics that only coordinators write to.
+const INTERNAL_TOPICS: [&str; 3] = ["__consumer_offsets", "__transaction_state", "__share_group_state"];
+
+/// Whether clients may only read the topic.
+pub fn is_internal_topic(name: &str) -> bool {
+    INTERNAL_TOPICS.contains(&name)
+}
 
 /// A topic to be made.
 #[derive(Clone, Debug)]
@@ -55,12 +63,6 @@ impl Broker {
         let leaders = vec![self.node; total.saturating_sub(present)];
         let first_index = i32::try_from(present).unwrap_or(i32::MAX);
         self.propose(Command::CreatePartitions { id, first_index, leaders }).await.map(drop)
-    }
-
-    /// All of the changes or none; checked already. `permit` is for altering the configuration of the resource.
-    pub async fn alter_configs(&self, permit: &Permit, changes: Vec<ConfigChange>) -> Result<(), ChangeError> {
-        assert!(permit.operation() == Operation::AlterConfigs);
-        self.propose(Command::AlterConfigs { changes }).await.map(drop)
     }
 
     /// Drops the records below `to`, or below the high watermark when that is `None`; answers the new log start.

@@ -10,10 +10,12 @@ use std::time::Duration;
 
 use crate::base::{EntryId, LedgerId, ObjectId, Offset, PartitionId, limits};
 use crate::batch::StoredBatch;
+use crate::batch::compact::KeyMapError;
 use crate::env::failpoint;
 use crate::metadata::{Command, Range, Response};
 use crate::object::{self, BuildError, Built, ObjectBuilder, PartitionState, StoreError};
 use crate::partition::{TailBatch, UploadRun};
+use crate::quorum::KeepError;
 
 use super::{Broker, ChangeError, FetchError, fetch};
 
@@ -55,6 +57,10 @@ pub(super) enum UploadError {
     Build(#[from] BuildError),
     #[error("the index cannot be read: {0}")]
     Index(#[from] crate::kv::ReadError),
+    #[error("the copies of producer states: {0}")]
+    Keep(#[from] KeepError),
+    #[error(transparent)]
+    KeyMap(#[from] KeyMapError),
     #[error("the work was interrupted")]
     Interrupted,
 }
@@ -72,6 +78,7 @@ impl Broker {
     /// Uploads as it becomes due, until the process ends.
     pub async fn run_uploader(self: Arc<Self>) {
         let mut pause = BACKOFF_FIRST;
+        self.forget_kept_states().await;
         loop {
             let due = self.registry.upload_due.notified();
             let _ = tokio::time::timeout(TICK, due).await;
@@ -142,7 +149,14 @@ impl Broker {
         };
         let (runs, through) = self.collect(ledger, through).await?;
         let object = self.prepare_objects(1).await?;
-        let built = match self.build_and_put(object, runs).await {
+        let states = Self::states_to_keep(&runs);
+        let mut built = self.build_and_put(object, runs).await;
+        if built.is_ok()
+            && let Err(error) = self.keep_states(states).await
+        {
+            built = Err(error.into());
+        }
+        let built = match built {
             Ok(built) => built,
             Err(error) => {
                 self.abort(object).await;
@@ -185,8 +199,7 @@ impl Broker {
                 // The state in the footer has to hold producers that have been quiet since the last upload, too.
                 let mut run = partition.collect_upload(ledger, through);
                 if run.is_some() && partition.needs_producer_state() {
-                    let state = self.stored_state(partition).await?;
-                    partition.load_producer_state(&state);
+                    self.load_producer_state(partition).await?;
                     run = partition.collect_upload(ledger, through);
                 }
                 runs.extend(run);

@@ -67,15 +67,15 @@ pub(super) struct Dev {
     /// Folder of the data; made if it is not there
     #[arg(long, default_value = "./casemate-data")]
     pub dir: PathBuf,
-    /// Plaintext listener; port 0 takes a free one
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9092")]
-    pub listen: String,
-    /// Mutual TLS listener
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9093")]
-    pub tls_listen: String,
-    /// Metrics and health
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9095")]
-    pub admin_listen: String,
+    /// Plaintext listener; port 0 takes a free one [default: 127.0.0.1:9092]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub listen: Option<String>,
+    /// Mutual TLS listener [default: 127.0.0.1:9093]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub tls_listen: Option<String>,
+    /// Metrics and health [default: 127.0.0.1:9095]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub admin_listen: Option<String>,
     /// Give an option or a Kafka setting another value, such as num.partitions=4
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,

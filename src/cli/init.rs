@@ -2,7 +2,8 @@
 //!
 //! Invariants: nothing that exists is changed; everything is checked before anything is made; the configuration is
 //! put in place last, so that a folder with one is whole. A folder that an interrupted run left behind has a mark and
-//! is refused by name, never served from and never completed: it holds keys of which nobody knows how far they got.
+//! is never served from and never completed: it holds keys of which nobody knows how far they got. It is refused by
+//! name; `dev` makes it anew where nothing else is in it.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Write};
@@ -20,6 +21,10 @@ use crate::security::{self, InitOptions};
 /// There while a folder is being made.
 const MARK: &str = "init.unfinished";
 const FOLDERS: [&str; 4] = ["wal", "metadata", "objects", "quarantine"];
+/// Folders with certificates and settings, under their names and under those that they have before they are whole.
+const MADE_FOLDERS: [&str; 4] = ["tls", "client", "tls.partial", "client.partial"];
+/// The configuration before it is whole.
+const PARTIAL_FILE: &str = "casemate.toml.partial";
 /// What a fresh file system has by itself.
 const LOST_AND_FOUND: &str = "lost+found";
 /// The only node of a new cluster.
@@ -85,13 +90,57 @@ pub(super) fn sample(request: &Request) -> Result<String> {
     request.configuration(ClusterId([1; 16]), "User:CN=sample")
 }
 
-/// Refuses a folder that an interrupted `init` left behind.
-pub(super) fn refuse_half_made(dir: &Path) -> Result<()> {
-    if dir.join(MARK).exists() && !dir.join(config::FILE_NAME).exists() {
+/// Whether an interrupted run left the folder behind.
+fn is_half_made(dir: &Path) -> bool {
+    dir.join(MARK).exists() && !dir.join(config::FILE_NAME).exists()
+}
+
+/// Refuses a folder that an interrupted run left behind; `command` is what the reader runs again.
+pub(super) fn refuse_half_made(dir: &Path, command: &str) -> Result<()> {
+    if is_half_made(dir) {
         let dir = absolute(dir);
-        bail!("{0} was left half made by an interrupted init: remove it (rm -r {0}) and run init again", dir.display());
+        bail!(
+            "{0} was left half made by an interrupted init or dev: remove it (rm -r {0}) and run {command} again",
+            dir.display()
+        );
     }
     Ok(())
+}
+
+/// Takes away what an interrupted run left behind, for `dev`, whose keys are worth nothing: only if nothing else is in
+/// the folder, and nobody is making it just now.
+pub(super) fn clear_half_made(dir: &Path) -> Result<()> {
+    if !is_half_made(dir) {
+        return Ok(());
+    }
+    let mark = File::open(dir.join(MARK)).with_context(|| cannot_make(dir))?;
+    if mark.try_lock().is_err() {
+        bail!("{} is being made by another process: wait for it, and run dev again", absolute(dir).display());
+    }
+    if only_ours(dir).with_context(|| cannot_make(dir))? {
+        undo(dir, false);
+    }
+    refuse_half_made(dir, "dev")
+}
+
+/// Whether a half made folder holds nothing but what this makes, and nothing that a node wrote.
+fn only_ours(dir: &Path) -> std::io::Result<bool> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let is = |known: &[&str]| known.iter().any(|known| name == *known);
+        let ours = if is(&FOLDERS) {
+            fs::read_dir(entry.path())?.next().is_none()
+        } else if is(&MADE_FOLDERS) {
+            fs::read_dir(entry.path())?.all(|file| file.is_ok_and(|f| f.file_type().is_ok_and(|t| t.is_file())))
+        } else {
+            is(&[MARK, PARTIAL_FILE, LOST_AND_FOUND])
+        };
+        if !ours {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Makes the folder. Blocks on file I/O.
@@ -99,12 +148,15 @@ pub(super) fn init(request: &Request) -> Result<Made> {
     let dir = absolute(&request.dir);
     let file = dir.join(config::FILE_NAME);
     Config::load(&Sources { file: file.clone(), text: Some(sample(request)?), ..Sources::default() })?;
-    refuse_half_made(&dir)?;
+    refuse_half_made(&dir, "init")?;
     refuse_used(&dir)?;
     let new = !dir.exists();
     DirBuilder::new().recursive(true).mode(0o700).create(&dir).with_context(|| cannot_make(&dir))?;
     let mark = dir.join(MARK);
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(&mark).with_context(|| cannot_make(&mark))?;
+    let marked = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&mark);
+    let marked = marked.with_context(|| cannot_make(&mark))?;
+    // Held to the end, so that nobody takes this for the rest of an interrupted run; without locks it may be.
+    let _ = marked.try_lock();
     match fill(request, &dir, &file) {
         Ok(made) => Ok(made),
         Err(error) => {
@@ -153,7 +205,7 @@ fn fill(request: &Request, dir: &Path, file: &Path) -> Result<Made> {
 
 /// Puts the configuration in place whole, and only then takes the mark away.
 fn put(dir: &Path, file: &Path, text: &str) -> std::io::Result<()> {
-    let partial = dir.join("casemate.toml.partial");
+    let partial = dir.join(PARTIAL_FILE);
     let mut written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial)?;
     written.write_all(text.as_bytes())?;
     written.sync_all()?;
@@ -167,12 +219,12 @@ fn put(dir: &Path, file: &Path, text: &str) -> std::io::Result<()> {
 
 /// Takes away what a failed run made in a folder that held nothing; what cannot be removed keeps the mark.
 fn undo(dir: &Path, new: bool) {
-    let made = ["tls", "client", "tls.partial", "client.partial"].iter().chain(&FOLDERS).map(|name| dir.join(name));
+    let made = MADE_FOLDERS.iter().chain(&FOLDERS).map(|name| dir.join(name));
     let mut gone = true;
     for folder in made {
         gone &= fs::remove_dir_all(&folder).is_ok() || !folder.exists();
     }
-    for name in ["casemate.toml.partial", config::FILE_NAME] {
+    for name in [PARTIAL_FILE, config::FILE_NAME] {
         gone &= fs::remove_file(dir.join(name)).is_ok() || !dir.join(name).exists();
     }
     if gone && fs::remove_file(dir.join(MARK)).is_ok() && new {

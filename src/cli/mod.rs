@@ -115,7 +115,7 @@ fn run(command: Command, environment: Vec<(String, String)>) -> Result<Next> {
 }
 
 fn load(sources: &Sources) -> Result<Config> {
-    init::refuse_half_made(sources.file.parent().unwrap_or(Path::new("")))?;
+    init::refuse_half_made(sources.file.parent().unwrap_or(Path::new("")), "init")?;
     Ok(Config::load(sources)?)
 }
 
@@ -123,14 +123,15 @@ fn load(sources: &Sources) -> Result<Config> {
 fn dev(arguments: args::Dev, environment: Vec<(String, String)>) -> Result<Next> {
     let args::Dev { dir, listen, tls_listen, admin_listen, set } = arguments;
     let listeners = DevListeners { plaintext: listen, tls: tls_listen, admin: admin_listen };
-    let request = init::Request { dir: dir.clone(), hosts: Vec::new(), listen: listeners.tls.clone(), advertise: None };
+    let tls = listeners.tls().to_owned();
+    let request = init::Request { dir: dir.clone(), hosts: Vec::new(), listen: tls, advertise: None };
     let mut sources = Sources { file: dir.join(config::FILE_NAME), text: None, environment, sets: set };
-    init::refuse_half_made(&dir)?;
     let config = if sources.file.exists() {
         Config::load_dev(&sources, &listeners)?
     } else {
         sources.text = Some(init::sample(&request)?);
         Config::load_dev(&sources, &listeners)?;
+        init::clear_half_made(&dir)?;
         init::init(&request)?;
         sources.text = None;
         Config::load_dev(&sources, &listeners)?

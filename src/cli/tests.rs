@@ -109,10 +109,60 @@ fn a_folder_half_made_is_recognised_by_every_command() {
     fs::create_dir_all(format!("{dir}/tls.partial")).unwrap();
     fs::write(format!("{dir}/init.unfinished"), "").unwrap();
     let file = format!("{dir}/casemate.toml");
-    for line in [&["init", &dir][..], &["serve", "--config", &file], &["dev", "--dir", &dir]] {
+    fs::write(format!("{dir}/letter"), "dear").unwrap();
+    for (line, again) in [
+        (&["init", &dir][..], "run init again"),
+        (&["serve", "--config", &file], "run init again"),
+        (&["dev", "--dir", &dir], "run dev again"),
+    ] {
         let error = refused(line);
-        assert!(error.contains("half made") && error.contains("rm -r"), "{line:?}: {error}");
+        assert!(error.contains("half made") && error.contains("rm -r") && error.contains(again), "{line:?}: {error}");
     }
+    assert!(Path::new(&dir).join("tls.partial").exists(), "nothing was taken away");
+}
+
+/// As left behind by a kill in the middle of a first start.
+fn half_made(dir: &str) {
+    for made in ["wal", "metadata", "objects", "quarantine", "client", "tls.partial"] {
+        fs::create_dir_all(format!("{dir}/{made}")).unwrap();
+    }
+    for made in ["init.unfinished", "client/client.key", "tls.partial/ca.key", "casemate.toml.partial"] {
+        fs::write(format!("{dir}/{made}"), "half").unwrap();
+    }
+}
+
+#[test]
+fn dev_makes_its_own_half_made_folder_anew() {
+    let folder = Folder::new();
+    let dir = folder.path("data");
+    half_made(&dir);
+    let config = served(&["dev", "--dir", &dir], &[]);
+    assert_eq!(config.mode, Mode::Dev);
+    assert!(!Path::new(&dir).join("tls.partial").exists() && !Path::new(&dir).join("init.unfinished").exists());
+    let key = fs::read_to_string(format!("{dir}/client/client.key")).unwrap();
+    assert!(key.contains("PRIVATE KEY"), "nothing of the earlier run is used");
+}
+
+#[test]
+fn dev_takes_nothing_away_that_it_did_not_make() {
+    for more in ["metadata/CURRENT", "wal/000000.seg", "letter", "tls.partial/mine/key"] {
+        let folder = Folder::new();
+        let dir = folder.path("data");
+        half_made(&dir);
+        let file = Path::new(&dir).join(more);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, "mine").unwrap();
+        let error = refused(&["dev", "--dir", &dir]);
+        assert!(error.contains("half made") && error.contains("run dev again"), "{more}: {error}");
+        assert!(file.exists() && Path::new(&dir).join("client/client.key").exists(), "{more}");
+    }
+    let folder = Folder::new();
+    let dir = folder.path("data");
+    half_made(&dir);
+    let other = fs::File::open(format!("{dir}/init.unfinished")).unwrap();
+    other.try_lock().unwrap();
+    let error = refused(&["dev", "--dir", &dir]);
+    assert!(error.contains("another process") && Path::new(&dir).join("client/client.key").exists(), "{error}");
 }
 
 #[test]

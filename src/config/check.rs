@@ -53,9 +53,9 @@ pub(super) fn check(merged: Merged, sources: &Sources, dev: Option<&DevListeners
         return Err(refuse.key("kafka.\"super.users\"", "", remedy));
     }
     let mut options = options;
-    if let Some(DevListeners { tls, admin, .. }) = dev {
-        options.listeners.tls = tls.clone();
-        options.admin.listen = admin.clone();
+    if let Some(listeners) = dev {
+        options.listeners.tls = listeners.tls().to_owned();
+        options.admin.listen = listeners.admin().to_owned();
     }
     let tls_files = TlsFiles {
         cert_chain: data_dir.join(&options.tls.cert_file),
@@ -170,22 +170,23 @@ fn serve_listeners(options: &Options, refuse: &Refuse) -> Result<Listening, Conf
 }
 
 fn dev_listeners(listeners: &DevListeners) -> Result<Listening, ConfigError> {
-    let origins = BTreeMap::new();
+    let DevListeners { plaintext, tls, admin } = listeners;
+    let given = [("--listen", plaintext), ("--tls-listen", tls), ("--admin-listen", admin)];
+    let given = given.iter().filter(|(_, address)| address.is_some());
+    let origins = given.map(|(key, _)| (key.to_string(), "from the command line".to_owned())).collect();
     let refuse = Refuse(&origins);
     let bind = |key: &str, text: &str| {
-        let refuse = |remedy| ConfigError::setting(key, text, "from the command line", remedy);
-        let address = HostPort::parse_bind(text).map_err(refuse)?;
+        let address = HostPort::parse_bind(text).map_err(|remedy| refuse.key(key, text, remedy))?;
         if address.ip().is_loopback() {
-            Ok(address)
-        } else {
-            Err(refuse(
-                "dev asks nobody who they are and so listens on loopback only: set 127.0.0.1, or use `casemate serve`",
-            ))
+            return Ok(address);
         }
+        let remedy =
+            "dev asks nobody who they are and so listens on loopback only: set 127.0.0.1, or use `casemate serve`";
+        Err(refuse.key(key, text, remedy))
     };
-    let plaintext = bind("--listen", &listeners.plaintext)?;
-    let tls = bind("--tls-listen", &listeners.tls)?;
-    let admin = bind("--admin-listen", &listeners.admin)?;
+    let plaintext = bind("--listen", listeners.plaintext())?;
+    let tls = bind("--tls-listen", listeners.tls())?;
+    let admin = bind("--admin-listen", listeners.admin())?;
     different(&[("--listen", plaintext), ("--tls-listen", tls), ("--admin-listen", admin)], &refuse)?;
     let plaintext = Listener { name: PLAINTEXT, bind: plaintext, advertise: None };
     Ok((Some(plaintext), Listener { name: SSL, bind: tls, advertise: None }, admin))

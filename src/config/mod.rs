@@ -43,12 +43,26 @@ pub enum Mode {
     Dev,
 }
 
-/// Addresses of `casemate dev`, which stand above every other source.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Addresses of `casemate dev`, which stand above every other source; None for the default.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DevListeners {
-    pub plaintext: String,
-    pub tls: String,
-    pub admin: String,
+    pub plaintext: Option<String>,
+    pub tls: Option<String>,
+    pub admin: Option<String>,
+}
+
+impl DevListeners {
+    pub fn plaintext(&self) -> &str {
+        self.plaintext.as_deref().unwrap_or("127.0.0.1:9092")
+    }
+
+    pub fn tls(&self) -> &str {
+        self.tls.as_deref().unwrap_or("127.0.0.1:9093")
+    }
+
+    pub fn admin(&self) -> &str {
+        self.admin.as_deref().unwrap_or("127.0.0.1:9095")
+    }
 }
 
 /// One Kafka listener.

@@ -18,7 +18,10 @@ use crate::broker::settings;
 const FILE_BYTES_MAX: u64 = 1 << 20;
 const PREFIX: &str = "CASEMATE_";
 /// Variables of that prefix that are no options: they are for tests and for tools beside the binary.
-const RESERVED: [&str; 3] = ["CASEMATE_FAILPOINTS", "CASEMATE_TEST_", "CASEMATE_PEERS_"];
+const RESERVED: [&str; 1] = ["CASEMATE_FAILPOINTS"];
+const RESERVED_PREFIXES: [&str; 2] = ["CASEMATE_TEST_", "CASEMATE_PEERS_"];
+/// Names a bug for the tests to catch. Where none can be planted it is refused as any other name.
+const PLANT: &str = "CASEMATE_PLANT";
 
 /// Everything that configures a process.
 #[derive(Clone, Debug, Default)]
@@ -196,7 +199,7 @@ fn environment_layer(environment: &[(String, String)], known: &Known) -> Result<
     let variables: BTreeMap<String, String> = own.chain(kafka).map(|key| (variable(&key), key)).collect();
     let mut layer = Layer::new();
     for (name, text) in environment {
-        if !name.starts_with(PREFIX) || RESERVED.iter().any(|reserved| name.starts_with(reserved)) {
+        if !name.starts_with(PREFIX) || is_reserved(name) {
             continue;
         }
         let origin = "in the environment".to_owned();
@@ -211,6 +214,12 @@ fn environment_layer(environment: &[(String, String)], known: &Known) -> Result<
         layer.put(key.clone(), value, format!("from {name}"));
     }
     Ok(layer)
+}
+
+fn is_reserved(name: &str) -> bool {
+    RESERVED.contains(&name)
+        || RESERVED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+        || (cfg!(feature = "failpoints") && name == PLANT)
 }
 
 /// The variable that sets an option.

@@ -103,13 +103,23 @@ fn an_unknown_key_is_refused_wherever_it_stands() {
 }
 
 #[test]
+fn bugs_can_be_planted_only_where_failpoints_are() {
+    let planted = complete("").load(&[("CASEMATE_PLANT", "skip-sync")], &[]);
+    assert_eq!(planted.is_ok(), cfg!(feature = "failpoints"), "{:?}", planted.err());
+    for misspelt in ["CASEMATE_PLANTS", "CASEMATE_PLANT_X", "CASEMATE_FAILPOINTS_X"] {
+        let error = refusal(&complete(""), &[(misspelt, "skip-sync")], &[]);
+        assert!(error.contains(misspelt) && error.contains("no such option"), "{error}");
+    }
+}
+
+#[test]
 fn an_unknown_kafka_key_is_refused() {
     for (key, part) in [
         ("\"num.partition\" = 1", "did you mean \"num.partitions\"?"),
         ("num.partitions = 1", "in quotes"),
         ("\"num.partitions\" = 0", "Value must be at least 1"),
         ("\"num.partitions\" = [1]", "one text"),
-        ("\"log.cleanup.policy\" = \"compact\"", "not available"),
+        ("\"unclean.leader.election.enable\" = true", "given up"),
         ("\"node.id\" = 1", "node_id"),
         ("\"zookeeper.connect\" = \"a\"", "quorum"),
         ("\"message.max.bytes\" = 60000000\n\"socket.request.max.bytes\" = 50000000", "socket.request.max.bytes"),
@@ -218,19 +228,31 @@ fn dev_listens_on_loopback_only_whatever_the_file_says() {
     let folder =
         Folder::new(&format!("{IDENTITY}[listeners]\ntls = \"0.0.0.0:9093\"\nadvertise = \"kafka.example:9093\"\n"));
     let sources = folder.sources(&[], &[]);
-    let listeners = DevListeners {
-        plaintext: "127.0.0.1:0".to_owned(),
-        tls: "[::1]:9093".to_owned(),
-        admin: "localhost:9095".to_owned(),
-    };
+    let given = |address: &str| Some(address.to_owned());
+    let listeners =
+        DevListeners { plaintext: given("127.0.0.1:0"), tls: given("[::1]:9093"), admin: given("localhost:9095") };
     let config = Config::load_dev(&sources, &listeners).unwrap();
     assert_eq!(config.mode, Mode::Dev);
     assert!(config.plaintext.is_some_and(|l| l.bind.ip().is_loopback()) && config.tls.bind.ip().is_loopback());
     assert_eq!(config.tls.advertise, None);
     for (wrong, part) in [
-        (DevListeners { plaintext: "0.0.0.0:9092".to_owned(), ..listeners.clone() }, "--listen = 0.0.0.0:9092"),
-        (DevListeners { tls: "10.0.0.1:9092".to_owned(), ..listeners.clone() }, "loopback only"),
-        (DevListeners { admin: "[::1]:9093".to_owned(), ..listeners.clone() }, "choose another port"),
+        (
+            DevListeners { plaintext: given("0.0.0.0:9092"), ..listeners.clone() },
+            "--listen = 0.0.0.0:9092 (from the command line)",
+        ),
+        (DevListeners { tls: given("10.0.0.1:9092"), ..listeners.clone() }, "loopback only"),
+        (
+            DevListeners { admin: given("[::1]:9093"), ..listeners.clone() },
+            "--admin-listen = [::1]:9093 (from the command line) cannot be used: --tls-listen listens there",
+        ),
+        (
+            DevListeners { tls: given("127.0.0.1:9092"), ..DevListeners::default() },
+            "--tls-listen = 127.0.0.1:9092 (from the command line) cannot be used: --listen listens there",
+        ),
+        (
+            DevListeners { plaintext: given("127.0.0.1:9093"), ..DevListeners::default() },
+            "--tls-listen = 127.0.0.1:9093 (the default) cannot be used: --listen listens there",
+        ),
     ] {
         let error = Config::load_dev(&sources, &wrong).unwrap_err().to_string();
         assert!(error.contains(part), "{error}");

@@ -11,7 +11,11 @@ use rustix::fs::{FlockOperation, flock};
 pub enum LockError {
     #[error("the folder {} is in use by another process: stop it, or name another folder", folder.display())]
     Taken { folder: PathBuf },
-    #[error("cannot lock {}: {source}", path.display())]
+    #[error(
+        "cannot lock {} ({source}): the folder has to be there and this user has to be able to write to it, so check \
+         mount, owner and mode, or name another folder",
+        path.display()
+    )]
     Io { path: PathBuf, source: io::Error },
 }
 

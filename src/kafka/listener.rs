@@ -1,14 +1,14 @@
 //! Accepts connections within limits and hands each to its own task.
 //!
 //! A connection over a limit is accepted and closed, as Kafka does: left in the backlog it would look like a broker
-//! that hangs. Handshakes run in the connection's task, so a slow one never holds up the next accept. Running out of
+//! that hangs. One over a rate waits, and where the rate is its address's, is then closed (KIP-612). Handshakes run in the connection's task, so a slow one never holds up the next accept. Running out of
 //! file descriptors pauses the accept loop; it neither spins nor ends.
 
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::connection::{Peer, Wire, serve};
+use crate::broker::quota::QuotaManager;
 use crate::env::Clock;
 use crate::security::{Principal, ServerTls};
 
@@ -25,6 +26,8 @@ use crate::security::{Principal, ServerTls};
 const BACKLOG: i32 = 1024;
 /// Pause after an accept that failed for want of descriptors or memory.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+/// Connections over the rate of their address that are held at a time; further ones are closed at once.
+const HELD_MAX: usize = 1_024;
 /// How much longer than a connection's own drain the listener waits before it aborts what is left.
 const ABORT_AFTER: Duration = Duration::from_secs(2);
 /// TCP probes a silent peer after so long, so that a vanished machine does not hold its connection until it is idle.
@@ -48,32 +51,88 @@ pub enum Security {
     Tls { tls: Arc<ServerTls>, clock: Arc<dyn Clock> },
 }
 
-/// Limits on connections, shared by all listeners of the process.
-#[derive(Debug)]
-pub struct Admission {
+/// Limits on connections.
+#[derive(Debug, Clone, Default)]
+pub struct ConnectionLimits {
     /// `max.connections`.
-    connections_max: usize,
+    pub connections_max: usize,
     /// `max.connections.per.ip`.
-    per_address_max: usize,
+    pub per_address_max: usize,
+    /// `max.connections.per.ip.overrides`, by address in its canonical form.
+    pub per_address_overrides: HashMap<IpAddr, usize>,
+    /// `max.connection.creation.rate`: new ones in a second; None is without limit.
+    pub rate_max: Option<u64>,
+}
+
+/// Admits connections within the limits, for all listeners of the process.
+pub struct Admission {
+    limits: RwLock<Arc<ConnectionLimits>>,
+    quotas: Arc<QuotaManager>,
+    clock: Arc<dyn Clock>,
     open: Mutex<Open>,
 }
 
 #[derive(Debug, Default)]
 struct Open {
     total: usize,
+    /// Connections over the rate of their address that are held until they are closed.
+    held: usize,
     by_address: HashMap<IpAddr, usize>,
 }
 
 /// One admitted connection; dropping it makes room for another.
-#[derive(Debug)]
 pub struct Admitted {
     admission: Arc<Admission>,
     address: IpAddr,
 }
 
+/// One connection over the rate of its address; dropping it makes room for another.
+pub struct Held(Arc<Admission>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.lock().held -= 1;
+    }
+}
+
 impl Admission {
-    pub fn new(connections_max: usize, per_address_max: usize) -> Arc<Admission> {
-        Arc::new(Admission { connections_max, per_address_max, open: Mutex::default() })
+    /// `quotas` has the rates of the addresses, and measures all rates.
+    pub fn new(limits: ConnectionLimits, quotas: Arc<QuotaManager>, clock: Arc<dyn Clock>) -> Arc<Admission> {
+        Arc::new(Admission { limits: RwLock::new(Arc::new(limits)), quotas, clock, open: Mutex::default() })
+    }
+
+    /// Puts new limits in force. What is open stays open.
+    pub fn set(&self, limits: ConnectionLimits) {
+        *self.limits.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(limits);
+    }
+
+    fn limits(&self) -> Arc<ConnectionLimits> {
+        self.limits.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.clock.boottime().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Counts a new connection to this broker, and says how long it has to wait.
+    fn pace(&self) -> Option<Duration> {
+        let rate = self.limits().rate_max?;
+        Some(self.quotas.connection(rate, self.now_ms())).filter(|ms| *ms > 0).map(Duration::from_millis)
+    }
+
+    /// Counts a new connection of an address, and says how long it is held before it is closed, if it is.
+    fn pace_address(&self, address: IpAddr) -> Option<Duration> {
+        Some(self.quotas.connection_from(address, self.now_ms())).filter(|ms| *ms > 0).map(Duration::from_millis)
+    }
+
+    /// A place for a connection that is held, if there is one.
+    fn hold(self: &Arc<Self>) -> Option<Held> {
+        let mut open = self.lock();
+        if open.held >= HELD_MAX {
+            return None;
+        }
+        open.held += 1;
+        Some(Held(Arc::clone(self)))
     }
 
     /// `None` if a limit is reached.
@@ -81,7 +140,9 @@ impl Admission {
         // A client may come as IPv4 or as IPv4 in IPv6; it is one client.
         let address = address.to_canonical();
         let mut open = self.lock();
-        if open.total >= self.connections_max || open.by_address.get(&address).copied() >= Some(self.per_address_max) {
+        let limits = self.limits();
+        let of_address = limits.per_address_overrides.get(&address).copied().unwrap_or(limits.per_address_max);
+        if open.total >= limits.connections_max || open.by_address.get(&address).copied().unwrap_or(0) >= of_address {
             return None;
         }
         open.total += 1;
@@ -125,7 +186,14 @@ impl Listener {
         loop {
             tokio::select! {
                 accepted = self.socket.accept() => match accepted {
-                    Ok((stream, addr)) => self.start(&mut connections, stream, addr, &passed_on),
+                    Ok((stream, addr)) => {
+                        if let Some(wait) = self.admission.pace() {
+                            self.wire.metrics.connections_throttled.fetch_add(1, Relaxed);
+                            // At most a second: the next ones wait in the backlog meanwhile.
+                            sleep(wait).await;
+                        }
+                        self.start(&mut connections, stream, addr, &passed_on);
+                    }
                     Err(e) => pause_after(&self.name, &e).await,
                 },
                 // A connection that panicked is over like any other; its panic was reported when it happened.
@@ -143,6 +211,19 @@ impl Listener {
     fn start(&self, connections: &mut JoinSet<()>, stream: TcpStream, addr: SocketAddr, stop: &watch::Receiver<bool>) {
         let metrics = &self.wire.metrics;
         metrics.accepted.fetch_add(1, Relaxed);
+        if let Some(wait) = self.admission.pace_address(addr.ip()) {
+            metrics.connections_throttled.fetch_add(1, Relaxed);
+            tracing::debug!(listener = %self.name, peer = %addr, "connection held and closed: its address opens too many");
+            if let Some(held) = self.admission.hold() {
+                let mut stop = stop.clone();
+                connections.spawn(async move {
+                    // Closed at once it would come again at once.
+                    let _ = timeout(wait, stopped(&mut stop)).await;
+                    drop((stream, held));
+                });
+            }
+            return;
+        }
         let Some(admitted) = self.admission.admit(addr.ip()) else {
             metrics.rejected.fetch_add(1, Relaxed);
             tracing::debug!(listener = %self.name, peer = %addr, "connection closed: too many are open");

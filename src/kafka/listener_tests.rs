@@ -1,5 +1,6 @@
 //! Listeners on real sockets of the loopback interface.
 
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,11 +20,13 @@ use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::connection::{ConnectionOptions, Wire};
-use super::listener::{Admission, Listener, Security, bind, pause_after};
+use super::listener::{Admission, ConnectionLimits, Listener, Security, bind, pause_after};
 use super::request::{Outcome, Reply, Request, Service};
 use super::{Rope, WireMetrics, samples};
 use crate::base::{ClusterId, NodeId};
+use crate::broker::quota::{QuotaManager, Window, Windows};
 use crate::env::{Clock, SystemClock, SystemEntropy};
+use crate::metadata::{QuotaEntity, QuotaName};
 use crate::security::{ClientIdentity, InitOptions, PrincipalRules, ServerTls, TlsFiles, client_config, create};
 
 /// Answers with the name of the principal.
@@ -47,6 +50,16 @@ struct Site {
 }
 
 fn site(security: Security, connections_max: usize, per_address_max: usize) -> Site {
+    site_with(security, ConnectionLimits { connections_max, per_address_max, ..Default::default() }, None)
+}
+
+fn site_with(security: Security, limits: ConnectionLimits, address_rate: Option<f64>) -> Site {
+    let quotas = Arc::new(QuotaManager::new(Windows { client: Window::KAFKA, mutation: Window::KAFKA }));
+    if let Some(rate) = address_rate {
+        let entity = QuotaEntity { ip: Some(QuotaName::Default), ..QuotaEntity::default() };
+        let values = BTreeMap::from([("connection_creation_rate".to_owned(), rate)]);
+        quotas.set(&Arc::new(BTreeMap::from([(entity, values)])));
+    }
     let metrics = Arc::new(WireMetrics::new());
     let socket = bind(([127, 0, 0, 1], 0).into()).unwrap();
     let addr = socket.local_addr().unwrap();
@@ -54,7 +67,7 @@ fn site(security: Security, connections_max: usize, per_address_max: usize) -> S
         name: "TEST".into(),
         socket,
         security: Arc::new(security),
-        admission: Admission::new(connections_max, per_address_max),
+        admission: Admission::new(limits, quotas, Arc::new(SystemClock)),
         handshake_timeout: Duration::from_millis(300),
         wire: Wire::new(Arc::new(WhoAmI), ConnectionOptions::default(), metrics.clone()),
     };
@@ -124,13 +137,59 @@ async fn connections_over_a_limit_are_closed_and_room_comes_back() {
 
 #[test]
 fn addresses_are_counted_apart_and_ipv4_in_ipv6_is_ipv4() {
-    let admission = Admission::new(10, 1);
+    let quotas = Arc::new(QuotaManager::new(Windows { client: Window::KAFKA, mutation: Window::KAFKA }));
+    let limits = ConnectionLimits {
+        connections_max: 10,
+        per_address_max: 1,
+        per_address_overrides: HashMap::from([([10, 0, 0, 3].into(), 2), ([10, 0, 0, 4].into(), 0)]),
+        rate_max: None,
+    };
+    let admission = Admission::new(limits.clone(), quotas, Arc::new(SystemClock));
     let first = admission.admit([10, 0, 0, 1].into());
     assert!(first.is_some());
     assert!(admission.admit("::ffff:10.0.0.1".parse().unwrap()).is_none());
     assert!(admission.admit([10, 0, 0, 2].into()).is_some());
     drop(first);
     assert!(admission.admit([10, 0, 0, 1].into()).is_some());
+    let two = [(); 2].map(|()| admission.admit([10, 0, 0, 3].into()));
+    assert!(two.iter().all(Option::is_some), "an address of its own limit");
+    assert!(admission.admit([10, 0, 0, 3].into()).is_none());
+    assert!(admission.admit([10, 0, 0, 4].into()).is_none(), "an address that may not come at all");
+    admission.set(ConnectionLimits { connections_max: 2, ..limits });
+    assert!(admission.admit([10, 0, 0, 5].into()).is_none());
+}
+
+#[tokio::test]
+async fn a_connection_over_the_rate_of_its_address_is_held_and_closed() {
+    let limits = ConnectionLimits { connections_max: 100, per_address_max: 100, ..Default::default() };
+    let site = site_with(Security::Plaintext, limits, Some(0.2));
+    let mut first = TcpStream::connect(site.addr).await.unwrap();
+    who_am_i(&mut first).await.unwrap();
+    let mut second = TcpStream::connect(site.addr).await.unwrap();
+    who_am_i(&mut second).await.unwrap();
+    let began = Instant::now();
+    let mut third = TcpStream::connect(site.addr).await.unwrap();
+    assert_eq!(third.read(&mut [0]).await.unwrap(), 0);
+    assert!(began.elapsed() > Duration::from_millis(500), "closed at once it would come again at once");
+    assert_eq!(site.metrics.connections_throttled.load(Relaxed), 1);
+    who_am_i(&mut first).await.unwrap();
+}
+
+#[tokio::test]
+async fn connections_over_the_rate_of_the_broker_wait() {
+    let limits =
+        ConnectionLimits { connections_max: 100, per_address_max: 100, rate_max: Some(1), ..Default::default() };
+    let site = site_with(Security::Plaintext, limits, None);
+    let mut clients = Vec::new();
+    let began = Instant::now();
+    for _ in 0..11 {
+        let mut client = TcpStream::connect(site.addr).await.unwrap();
+        who_am_i(&mut client).await.unwrap();
+        clients.push(client);
+    }
+    assert!(began.elapsed() > Duration::from_millis(500));
+    assert_eq!(site.metrics.connections_throttled.load(Relaxed), 1);
+    assert_eq!(site.metrics.rejected.load(Relaxed), 0);
 }
 
 struct Tls {

@@ -82,6 +82,11 @@ pub struct WireMetrics {
     pub accepted: AtomicU64,
     /// Connections closed at once, because a limit was reached.
     pub rejected: AtomicU64,
+    /// Connections delayed or closed, because too many came in one second.
+    pub connections_throttled: AtomicU64,
+    /// Requests after which a connection was muted, and for how many milliseconds in all.
+    pub throttled: AtomicU64,
+    pub throttled_ms: AtomicU64,
     /// Connections that failed or did not finish their handshake in time.
     pub handshakes_failed: AtomicU64,
     /// Connections closed for what the peer sent: bad frames, unknown versions, malformed requests.
@@ -99,6 +104,9 @@ impl WireMetrics {
             connections: zero(),
             accepted: zero(),
             rejected: zero(),
+            connections_throttled: zero(),
+            throttled: zero(),
+            throttled_ms: zero(),
             handshakes_failed: zero(),
             malformed: zero(),
         }

@@ -4,6 +4,7 @@
 //! - [`connection`] is one task per connection: reads frames ([`frame`]), starts requests in order, lets their second
 //!   phases overlap, and writes responses strictly in request order.
 //! - [`walker`] checks every length of a request before anything is decoded; [`request`] decodes.
+//! - [`throttle`] measures requests against quotas, [`connection`] mutes who is over his.
 //! - [`versions`] is the one table of APIs; [`encode`] makes responses; [`metrics`] counts.
 //!
 //! The wire layer knows nothing of topics or storage: all meaning is behind [`Service`]. It never allocates by a
@@ -16,10 +17,13 @@ pub mod handlers;
 pub mod listener;
 #[cfg(test)]
 mod listener_tests;
+#[cfg(test)]
+mod messages_tests;
 pub mod metrics;
 pub mod request;
 #[cfg(test)]
 mod samples;
+pub mod throttle;
 mod transport;
 pub mod versions;
 pub mod walker;

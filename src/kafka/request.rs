@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use futures_util::future::BoxFuture;
@@ -13,11 +14,15 @@ use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 use super::encode::{self, Rope};
 use super::versions::{Api, is_software_name, unsupported_api_versions};
 use super::walker::{self, FIXED_HEADER_BYTES, Malformed};
-use crate::base::limits::FETCH_BYTES_MAX;
+use crate::base::limits::{
+    CONNECTION_BYTES_MAX, DESCRIPTION_ANSWER_BYTES, FETCH_BYTES_MAX, LISTING_ANSWER_BYTES, REQUEST_ELEMENTS_MAX,
+};
+use crate::broker::quota::Meter;
 use crate::security::Principal;
 
 /// Memory that one element of a request may take once decoded; what a connection's budget is charged for it.
 pub const ELEMENT_BYTES: usize = 192;
+const _: () = assert!(REQUEST_ELEMENTS_MAX * ELEMENT_BYTES <= CONNECTION_BYTES_MAX);
 
 /// What all requests of one connection share.
 #[derive(Debug)]
@@ -47,6 +52,10 @@ pub struct Request {
     pub client_id: Option<StrBytes>,
     pub body: RequestBody,
     pub context: Arc<ConnectionContext>,
+    /// Length of the frame.
+    pub bytes: usize,
+    /// What the request uses of its client's quotas; None while nobody has any.
+    pub meter: Option<Arc<Meter>>,
 }
 
 /// What becomes of a request in the end.
@@ -56,6 +65,8 @@ pub enum Outcome {
     Send(Rope),
     /// No response belongs to the request (Produce with acks=0).
     Silent,
+    /// As the two before, and then no request of the connection is begun for so long (KIP-219).
+    Throttled { answer: Option<Rope>, mute: Duration },
     /// Close the connection once everything before is answered; the reason is logged.
     Close(Cow<'static, str>),
 }
@@ -170,13 +181,14 @@ fn unsupported(to: ReplyTo) -> ParseError {
 
 /// Only for a frame that has passed the walker.
 fn decode(to: ReplyTo, mut frame: Bytes, context: &Arc<ConnectionContext>) -> Result<Request, DecodeError> {
+    let bytes = frame.len();
     let header_version = to.api.key.request_header_version(to.version);
     let header: wire::RequestHeader = decode_as(&mut frame, header_version)?;
     let body = RequestBody::decode(to.api.key, to.version, &mut frame)?;
     if let RequestBody::ApiVersions(body) = &body {
         note_software(context, body);
     }
-    Ok(Request { to, client_id: header.client_id, body, context: Arc::clone(context) })
+    Ok(Request { to, client_id: header.client_id, body, context: Arc::clone(context), bytes, meter: None })
 }
 
 fn note_software(context: &ConnectionContext, body: &wire::ApiVersionsRequest) {
@@ -194,19 +206,50 @@ pub enum RequestBody {
     Fetch(wire::FetchRequest),
     ListOffsets(wire::ListOffsetsRequest),
     Metadata(wire::MetadataRequest),
+    OffsetCommit(wire::OffsetCommitRequest),
+    OffsetFetch(wire::OffsetFetchRequest),
+    FindCoordinator(wire::FindCoordinatorRequest),
+    JoinGroup(wire::JoinGroupRequest),
+    Heartbeat(wire::HeartbeatRequest),
+    LeaveGroup(wire::LeaveGroupRequest),
+    SyncGroup(wire::SyncGroupRequest),
+    DescribeGroups(wire::DescribeGroupsRequest),
+    ListGroups(wire::ListGroupsRequest),
     ApiVersions(wire::ApiVersionsRequest),
     CreateTopics(wire::CreateTopicsRequest),
     DeleteTopics(wire::DeleteTopicsRequest),
     DeleteRecords(wire::DeleteRecordsRequest),
     InitProducerId(wire::InitProducerIdRequest),
     OffsetForLeaderEpoch(wire::OffsetForLeaderEpochRequest),
+    AddPartitionsToTxn(wire::AddPartitionsToTxnRequest),
+    AddOffsetsToTxn(wire::AddOffsetsToTxnRequest),
+    EndTxn(wire::EndTxnRequest),
+    WriteTxnMarkers(wire::WriteTxnMarkersRequest),
+    TxnOffsetCommit(wire::TxnOffsetCommitRequest),
     DescribeConfigs(wire::DescribeConfigsRequest),
+    AlterConfigs(wire::AlterConfigsRequest),
     DescribeLogDirs(wire::DescribeLogDirsRequest),
     CreatePartitions(wire::CreatePartitionsRequest),
+    DeleteGroups(wire::DeleteGroupsRequest),
+    ElectLeaders(wire::ElectLeadersRequest),
     IncrementalAlterConfigs(wire::IncrementalAlterConfigsRequest),
+    AlterPartitionReassignments(wire::AlterPartitionReassignmentsRequest),
+    ListPartitionReassignments(wire::ListPartitionReassignmentsRequest),
+    OffsetDelete(wire::OffsetDeleteRequest),
+    DescribeClientQuotas(wire::DescribeClientQuotasRequest),
+    AlterClientQuotas(wire::AlterClientQuotasRequest),
     DescribeQuorum(wire::DescribeQuorumRequest),
+    UpdateFeatures(wire::UpdateFeaturesRequest),
     DescribeCluster(wire::DescribeClusterRequest),
     DescribeProducers(wire::DescribeProducersRequest),
+    UnregisterBroker(wire::UnregisterBrokerRequest),
+    DescribeTransactions(wire::DescribeTransactionsRequest),
+    ListTransactions(wire::ListTransactionsRequest),
+    ConsumerGroupHeartbeat(wire::ConsumerGroupHeartbeatRequest),
+    ConsumerGroupDescribe(wire::ConsumerGroupDescribeRequest),
+    GetTelemetrySubscriptions(wire::GetTelemetrySubscriptionsRequest),
+    PushTelemetry(wire::PushTelemetryRequest),
+    ListConfigResources(wire::ListConfigResourcesRequest),
     DescribeTopicPartitions(wire::DescribeTopicPartitionsRequest),
 }
 
@@ -227,31 +270,82 @@ impl RequestBody {
             ApiKey::Fetch => RequestBody::Fetch(decode_as(b, version)?),
             ApiKey::ListOffsets => RequestBody::ListOffsets(decode_as(b, version)?),
             ApiKey::Metadata => RequestBody::Metadata(decode_as(b, version)?),
+            ApiKey::OffsetCommit => RequestBody::OffsetCommit(decode_as(b, version)?),
+            ApiKey::OffsetFetch => RequestBody::OffsetFetch(decode_as(b, version)?),
+            ApiKey::FindCoordinator => RequestBody::FindCoordinator(decode_as(b, version)?),
+            ApiKey::JoinGroup => RequestBody::JoinGroup(decode_as(b, version)?),
+            ApiKey::Heartbeat => RequestBody::Heartbeat(decode_as(b, version)?),
+            ApiKey::LeaveGroup => RequestBody::LeaveGroup(decode_as(b, version)?),
+            ApiKey::SyncGroup => RequestBody::SyncGroup(decode_as(b, version)?),
+            ApiKey::DescribeGroups => RequestBody::DescribeGroups(decode_as(b, version)?),
+            ApiKey::ListGroups => RequestBody::ListGroups(decode_as(b, version)?),
             ApiKey::ApiVersions => RequestBody::ApiVersions(decode_as(b, version)?),
             ApiKey::CreateTopics => RequestBody::CreateTopics(decode_as(b, version)?),
             ApiKey::DeleteTopics => RequestBody::DeleteTopics(decode_as(b, version)?),
             ApiKey::DeleteRecords => RequestBody::DeleteRecords(decode_as(b, version)?),
             ApiKey::InitProducerId => RequestBody::InitProducerId(decode_as(b, version)?),
             ApiKey::OffsetForLeaderEpoch => RequestBody::OffsetForLeaderEpoch(decode_as(b, version)?),
+            ApiKey::AddPartitionsToTxn => RequestBody::AddPartitionsToTxn(decode_as(b, version)?),
+            ApiKey::AddOffsetsToTxn => RequestBody::AddOffsetsToTxn(decode_as(b, version)?),
+            ApiKey::EndTxn => RequestBody::EndTxn(decode_as(b, version)?),
+            ApiKey::WriteTxnMarkers => RequestBody::WriteTxnMarkers(decode_as(b, version)?),
+            ApiKey::TxnOffsetCommit => RequestBody::TxnOffsetCommit(decode_as(b, version)?),
             ApiKey::DescribeConfigs => RequestBody::DescribeConfigs(decode_as(b, version)?),
+            ApiKey::AlterConfigs => RequestBody::AlterConfigs(decode_as(b, version)?),
             ApiKey::DescribeLogDirs => RequestBody::DescribeLogDirs(decode_as(b, version)?),
             ApiKey::CreatePartitions => RequestBody::CreatePartitions(decode_as(b, version)?),
+            ApiKey::DeleteGroups => RequestBody::DeleteGroups(decode_as(b, version)?),
+            ApiKey::ElectLeaders => RequestBody::ElectLeaders(decode_as(b, version)?),
             ApiKey::IncrementalAlterConfigs => RequestBody::IncrementalAlterConfigs(decode_as(b, version)?),
+            ApiKey::AlterPartitionReassignments => RequestBody::AlterPartitionReassignments(decode_as(b, version)?),
+            ApiKey::ListPartitionReassignments => RequestBody::ListPartitionReassignments(decode_as(b, version)?),
+            ApiKey::OffsetDelete => RequestBody::OffsetDelete(decode_as(b, version)?),
+            ApiKey::DescribeClientQuotas => RequestBody::DescribeClientQuotas(decode_as(b, version)?),
+            ApiKey::AlterClientQuotas => RequestBody::AlterClientQuotas(decode_as(b, version)?),
             ApiKey::DescribeQuorum => RequestBody::DescribeQuorum(decode_as(b, version)?),
+            ApiKey::UpdateFeatures => RequestBody::UpdateFeatures(decode_as(b, version)?),
             ApiKey::DescribeCluster => RequestBody::DescribeCluster(decode_as(b, version)?),
             ApiKey::DescribeProducers => RequestBody::DescribeProducers(decode_as(b, version)?),
+            ApiKey::UnregisterBroker => RequestBody::UnregisterBroker(decode_as(b, version)?),
+            ApiKey::DescribeTransactions => RequestBody::DescribeTransactions(decode_as(b, version)?),
+            ApiKey::ListTransactions => RequestBody::ListTransactions(decode_as(b, version)?),
+            ApiKey::ConsumerGroupHeartbeat => RequestBody::ConsumerGroupHeartbeat(decode_as(b, version)?),
+            ApiKey::ConsumerGroupDescribe => RequestBody::ConsumerGroupDescribe(decode_as(b, version)?),
+            ApiKey::GetTelemetrySubscriptions => RequestBody::GetTelemetrySubscriptions(decode_as(b, version)?),
+            ApiKey::PushTelemetry => RequestBody::PushTelemetry(decode_as(b, version)?),
+            ApiKey::ListConfigResources => RequestBody::ListConfigResources(decode_as(b, version)?),
             ApiKey::DescribeTopicPartitions => RequestBody::DescribeTopicPartitions(decode_as(b, version)?),
             other => return Err(DecodeError(format!("{other:?} is not an API of this broker"))),
         })
     }
 
-    /// Bytes that the answer may take, as far as the request says.
+    /// Bytes that the answer may take beyond what the request itself is charged for: what a Fetch allows, an estimate
+    /// where the answer tells of state that the request only names.
     pub fn answer_bytes(&self) -> usize {
         match self {
             RequestBody::Fetch(fetch) => usize::try_from(fetch.max_bytes).unwrap_or(0).min(FETCH_BYTES_MAX),
+            RequestBody::Metadata(body) if body.topics.is_none() => LISTING_ANSWER_BYTES,
+            RequestBody::OffsetFetch(body) => offset_fetch_answer_bytes(body),
+            // The leader is told what every member subscribes to.
+            RequestBody::JoinGroup(_) => DESCRIPTION_ANSWER_BYTES,
+            RequestBody::DescribeGroups(body) => body.groups.len() * DESCRIPTION_ANSWER_BYTES,
+            RequestBody::ConsumerGroupDescribe(body) => body.group_ids.len() * DESCRIPTION_ANSWER_BYTES,
+            RequestBody::ListGroups(_) => LISTING_ANSWER_BYTES,
+            RequestBody::DescribeTransactions(body) => body.transactional_ids.len() * DESCRIPTION_ANSWER_BYTES,
+            RequestBody::ListTransactions(_) => LISTING_ANSWER_BYTES,
+            RequestBody::ElectLeaders(body) if body.topic_partitions.is_none() => LISTING_ANSWER_BYTES,
+            RequestBody::ListConfigResources(_) => LISTING_ANSWER_BYTES,
+            RequestBody::DescribeClientQuotas(_) => LISTING_ANSWER_BYTES,
             _ => 0,
         }
     }
+}
+
+/// A group without topics asks for all that it has committed.
+fn offset_fetch_answer_bytes(body: &wire::OffsetFetchRequest) -> usize {
+    let whole = body.groups.iter().filter(|group| group.topics.is_none()).count();
+    let single = body.groups.is_empty() && body.topics.is_none();
+    (whole + usize::from(single)) * DESCRIPTION_ANSWER_BYTES
 }
 
 /// Entry for a fuzz target: whatever the bytes, walking and decoding must neither panic nor take more memory than
@@ -265,4 +359,31 @@ pub fn walk_fuzz(frame: &[u8]) -> bool {
         software: OnceLock::new(),
     });
     parse(Bytes::copy_from_slice(frame), &context).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kafka_protocol::messages::{GroupId, offset_fetch_request::OffsetFetchRequestGroup};
+
+    #[test]
+    fn answers_are_counted_where_the_request_does_not_tell_their_size() {
+        let group = |topics| OffsetFetchRequestGroup::default().with_topics(topics);
+        let fetch = |groups| RequestBody::OffsetFetch(wire::OffsetFetchRequest::default().with_groups(groups));
+        let all_offsets = wire::OffsetFetchRequest::default().with_topics(None);
+        let described = wire::DescribeGroupsRequest::default().with_groups(vec![GroupId::default(); 3]);
+        let bodies = [
+            (RequestBody::Metadata(wire::MetadataRequest::default().with_topics(None)), LISTING_ANSWER_BYTES),
+            (RequestBody::Metadata(wire::MetadataRequest::default()), 0),
+            (fetch(vec![group(None), group(Some(vec![])), group(None)]), 2 * DESCRIPTION_ANSWER_BYTES),
+            (fetch(vec![group(Some(vec![]))]), 0),
+            (RequestBody::OffsetFetch(all_offsets), DESCRIPTION_ANSWER_BYTES),
+            (RequestBody::DescribeGroups(described), 3 * DESCRIPTION_ANSWER_BYTES),
+            (RequestBody::Fetch(wire::FetchRequest::default().with_max_bytes(-1)), 0),
+            (RequestBody::Fetch(wire::FetchRequest::default().with_max_bytes(i32::MAX)), FETCH_BYTES_MAX),
+        ];
+        for (body, bytes) in bodies {
+            assert_eq!(body.answer_bytes(), bytes, "{body:?}");
+        }
+    }
 }

@@ -7,7 +7,7 @@
 use kafka_protocol::messages::api_versions_response::ApiVersion;
 use kafka_protocol::messages::{ApiKey, ApiVersionsResponse};
 
-use super::walker::shapes::{self, Struct};
+use super::walker::shapes::{Struct, admin, data, group, quota, telemetry, transaction};
 
 /// Kafka's `UNSUPPORTED_VERSION`.
 pub const UNSUPPORTED_VERSION: i16 = 35;
@@ -29,30 +29,67 @@ const fn api(key: ApiKey, min: i16, max: i16, shape: &'static Struct) -> Api {
 }
 
 /// Number of rows, for tables beside this one.
-pub const API_COUNT: usize = 18;
+pub const API_COUNT: usize = ROWS.len();
 
 /// Every API, in the order of the keys.
-pub static APIS: [Api; API_COUNT] = [
+pub static APIS: &[Api] = ROWS;
+
+const ROWS: &[Api] = &[
     // Produce is advertised from 0, or librdkafka takes the broker for one without compression (KAFKA-18659).
-    Api { key: ApiKey::Produce, advertised_min: 0, min: 3, max: 13, shape: &shapes::PRODUCE },
-    api(ApiKey::Fetch, 4, 18, &shapes::FETCH),
-    api(ApiKey::ListOffsets, 1, 10, &shapes::LIST_OFFSETS),
-    api(ApiKey::Metadata, 0, 13, &shapes::METADATA),
-    api(ApiKey::ApiVersions, 0, 4, &shapes::API_VERSIONS),
-    api(ApiKey::CreateTopics, 2, 7, &shapes::CREATE_TOPICS),
-    api(ApiKey::DeleteTopics, 1, 6, &shapes::DELETE_TOPICS),
-    api(ApiKey::DeleteRecords, 0, 2, &shapes::DELETE_RECORDS),
+    Api { key: ApiKey::Produce, advertised_min: 0, min: 3, max: 13, shape: &data::PRODUCE },
+    api(ApiKey::Fetch, 4, 18, &data::FETCH),
+    api(ApiKey::ListOffsets, 1, 10, &data::LIST_OFFSETS),
+    api(ApiKey::Metadata, 0, 13, &data::METADATA),
+    // Version 10 (topic ids) is not in kafka-protocol.
+    api(ApiKey::OffsetCommit, 2, 9, &group::OFFSET_COMMIT),
+    // Version 10 (topic ids) is not in kafka-protocol.
+    api(ApiKey::OffsetFetch, 1, 9, &group::OFFSET_FETCH),
+    api(ApiKey::FindCoordinator, 0, 6, &group::FIND_COORDINATOR),
+    api(ApiKey::JoinGroup, 0, 9, &group::JOIN_GROUP),
+    api(ApiKey::Heartbeat, 0, 4, &group::HEARTBEAT),
+    api(ApiKey::LeaveGroup, 0, 5, &group::LEAVE_GROUP),
+    api(ApiKey::SyncGroup, 0, 5, &group::SYNC_GROUP),
+    api(ApiKey::DescribeGroups, 0, 6, &group::DESCRIBE_GROUPS),
+    api(ApiKey::ListGroups, 0, 5, &group::LIST_GROUPS),
+    api(ApiKey::ApiVersions, 0, 4, &data::API_VERSIONS),
+    api(ApiKey::CreateTopics, 2, 7, &admin::CREATE_TOPICS),
+    api(ApiKey::DeleteTopics, 1, 6, &admin::DELETE_TOPICS),
+    api(ApiKey::DeleteRecords, 0, 2, &admin::DELETE_RECORDS),
     // Version 6 (two-phase commit, KIP-939) is unstable in Kafka.
-    api(ApiKey::InitProducerId, 0, 5, &shapes::INIT_PRODUCER_ID),
-    api(ApiKey::OffsetForLeaderEpoch, 2, 4, &shapes::OFFSET_FOR_LEADER_EPOCH),
-    api(ApiKey::DescribeConfigs, 1, 4, &shapes::DESCRIBE_CONFIGS),
-    api(ApiKey::DescribeLogDirs, 1, 4, &shapes::DESCRIBE_LOG_DIRS),
-    api(ApiKey::CreatePartitions, 0, 3, &shapes::CREATE_PARTITIONS),
-    api(ApiKey::IncrementalAlterConfigs, 0, 1, &shapes::INCREMENTAL_ALTER_CONFIGS),
-    api(ApiKey::DescribeQuorum, 0, 2, &shapes::DESCRIBE_QUORUM),
-    api(ApiKey::DescribeCluster, 0, 2, &shapes::DESCRIBE_CLUSTER),
-    api(ApiKey::DescribeProducers, 0, 0, &shapes::DESCRIBE_PRODUCERS),
-    api(ApiKey::DescribeTopicPartitions, 0, 0, &shapes::DESCRIBE_TOPIC_PARTITIONS),
+    api(ApiKey::InitProducerId, 0, 5, &transaction::INIT_PRODUCER_ID),
+    api(ApiKey::OffsetForLeaderEpoch, 2, 4, &data::OFFSET_FOR_LEADER_EPOCH),
+    // From version 4 on it is for brokers, which ask for several transactions at once (KIP-890).
+    api(ApiKey::AddPartitionsToTxn, 0, 5, &transaction::ADD_PARTITIONS_TO_TXN),
+    api(ApiKey::AddOffsetsToTxn, 0, 4, &transaction::ADD_OFFSETS_TO_TXN),
+    api(ApiKey::EndTxn, 0, 5, &transaction::END_TXN),
+    // Version 2 (transaction version, KIP-1228) is not in kafka-protocol.
+    api(ApiKey::WriteTxnMarkers, 1, 1, &transaction::WRITE_TXN_MARKERS),
+    api(ApiKey::TxnOffsetCommit, 0, 5, &transaction::TXN_OFFSET_COMMIT),
+    api(ApiKey::DescribeConfigs, 1, 4, &admin::DESCRIBE_CONFIGS),
+    api(ApiKey::AlterConfigs, 0, 2, &admin::ALTER_CONFIGS),
+    api(ApiKey::DescribeLogDirs, 1, 4, &admin::DESCRIBE_LOG_DIRS),
+    api(ApiKey::CreatePartitions, 0, 3, &admin::CREATE_PARTITIONS),
+    api(ApiKey::DeleteGroups, 0, 2, &group::DELETE_GROUPS),
+    api(ApiKey::ElectLeaders, 0, 2, &admin::ELECT_LEADERS),
+    api(ApiKey::IncrementalAlterConfigs, 0, 1, &admin::INCREMENTAL_ALTER_CONFIGS),
+    api(ApiKey::AlterPartitionReassignments, 0, 1, &admin::ALTER_PARTITION_REASSIGNMENTS),
+    api(ApiKey::ListPartitionReassignments, 0, 0, &admin::LIST_PARTITION_REASSIGNMENTS),
+    api(ApiKey::OffsetDelete, 0, 0, &group::OFFSET_DELETE),
+    api(ApiKey::DescribeClientQuotas, 0, 1, &quota::DESCRIBE_CLIENT_QUOTAS),
+    api(ApiKey::AlterClientQuotas, 0, 1, &quota::ALTER_CLIENT_QUOTAS),
+    api(ApiKey::DescribeQuorum, 0, 2, &admin::DESCRIBE_QUORUM),
+    api(ApiKey::UpdateFeatures, 0, 2, &admin::UPDATE_FEATURES),
+    api(ApiKey::DescribeCluster, 0, 2, &admin::DESCRIBE_CLUSTER),
+    api(ApiKey::DescribeProducers, 0, 0, &admin::DESCRIBE_PRODUCERS),
+    api(ApiKey::UnregisterBroker, 0, 0, &admin::UNREGISTER_BROKER),
+    api(ApiKey::DescribeTransactions, 0, 0, &transaction::DESCRIBE_TRANSACTIONS),
+    api(ApiKey::ListTransactions, 0, 2, &transaction::LIST_TRANSACTIONS),
+    api(ApiKey::ConsumerGroupHeartbeat, 0, 1, &group::CONSUMER_GROUP_HEARTBEAT),
+    api(ApiKey::ConsumerGroupDescribe, 0, 1, &group::CONSUMER_GROUP_DESCRIBE),
+    api(ApiKey::GetTelemetrySubscriptions, 0, 0, &telemetry::GET_TELEMETRY_SUBSCRIPTIONS),
+    api(ApiKey::PushTelemetry, 0, 0, &telemetry::PUSH_TELEMETRY),
+    api(ApiKey::ListConfigResources, 0, 1, &admin::LIST_CONFIG_RESOURCES),
+    api(ApiKey::DescribeTopicPartitions, 0, 0, &admin::DESCRIBE_TOPIC_PARTITIONS),
 ];
 
 impl Api {
@@ -113,7 +150,7 @@ mod tests {
 
     #[test]
     fn every_version_is_one_that_the_crate_encodes() {
-        for api in &APIS {
+        for api in APIS {
             let valid = api.key.valid_versions();
             assert!(valid.min <= api.min && api.max <= valid.max, "{:?}", api.key);
             assert_eq!(Api::find(api.key as i16).map(|a| a.key), Some(api.key));
@@ -123,7 +160,7 @@ mod tests {
 
     #[test]
     fn only_produce_is_advertised_below_what_is_decoded() {
-        for api in &APIS {
+        for api in APIS {
             assert_eq!(api.advertised_min != api.min, api.key == ApiKey::Produce);
         }
     }

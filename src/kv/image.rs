@@ -1,7 +1,8 @@
 //! Key family `Image`: the image of the metadata in parts, so that a command writes only what it changed.
 //!
 //! Key: family `u8` | part `u8` (0 the counters, 1 brokers, 2 ledgers, 3 configurations, 4 what is to be purged,
-//! 5 a page of a topic, followed by topic 16 bytes | page `u32`). Value: an image, in its own versioned form, that has
+//! 5 a page of a topic, followed by topic 16 bytes | page `u32`; 6 client quotas, 7 configurations of groups and of
+//! subscriptions to metrics). Value: an image, in its own versioned form, that has
 //! this part only. A page of a topic is the topic with at most [`PAGE_PARTITIONS`] of its partitions; only page 0
 //! has the topic's configuration. The stored parts together are the image, exactly.
 
@@ -25,6 +26,8 @@ enum Part {
     Configs = 3,
     Purge = 4,
     Topic = 5,
+    ClientQuotas = 6,
+    NamedConfigs = 7,
 }
 
 fn key(part: Part) -> [u8; 2] {
@@ -100,6 +103,15 @@ impl Batch {
             let (cluster_configs, broker_configs) = (after.cluster_configs.clone(), after.broker_configs.clone());
             let part = Image { cluster_configs, broker_configs, ..Image::default() };
             self.put(key(Part::Configs), part.encode());
+        }
+        if before.client_quotas != after.client_quotas {
+            let part = Image { client_quotas: after.client_quotas.clone(), ..Image::default() };
+            self.put(key(Part::ClientQuotas), part.encode());
+        }
+        if before.group_configs != after.group_configs || before.client_metrics != after.client_metrics {
+            let (group_configs, client_metrics) = (after.group_configs.clone(), after.client_metrics.clone());
+            let part = Image { group_configs, client_metrics, ..Image::default() };
+            self.put(key(Part::NamedConfigs), part.encode());
         }
         if before.purge != after.purge {
             let part = Image { purge: after.purge.clone(), ..Image::default() };
@@ -196,6 +208,8 @@ fn merge(
                 }
             }
         }
+        6 => whole.client_quotas = part.client_quotas,
+        7 => (whole.group_configs, whole.client_metrics) = (part.group_configs, part.client_metrics),
         value => return Err(DecodeError::Invalid { field: "image part", value: value as u64 }),
     }
     Ok(())
@@ -206,7 +220,7 @@ mod tests {
     use super::*;
     use crate::base::{ClusterId, NodeId, Offset, PartitionId};
     use crate::kv::Durability;
-    use crate::metadata::Partition;
+    use crate::metadata::{Partition, QuotaEntity, QuotaName};
 
     fn topic(id: u8, partitions: usize) -> Arc<Topic> {
         Arc::new(Topic {
@@ -259,6 +273,11 @@ mod tests {
         changed.configs.clear();
         let mut third = with_topics(vec![Arc::new(changed), topic(0, 64), topic(3, 65)]);
         third.cluster_configs.insert("a".to_string(), "b".to_string());
+        let own = BTreeMap::from([("a".to_string(), "b".to_string())]);
+        third.group_configs = Arc::new(BTreeMap::from([("g".to_string(), own.clone())]));
+        third.client_metrics = Arc::new(BTreeMap::from([("m".to_string(), own)]));
+        let entity = QuotaEntity { user: Some(QuotaName::Default), ..QuotaEntity::default() };
+        third.client_quotas = Arc::new(BTreeMap::from([(entity, BTreeMap::from([("x".to_string(), 1.5)]))]));
         third.purge.insert(PartitionId { topic: TopicId([2; 16]), index: 0 }, Offset(5));
         third.next_ledger = 9;
         store(&kv, &second, &third);

@@ -1,7 +1,7 @@
 //! The key-value store of one node: a RocksDB folder, the only one, used by the metadata quorum alone.
 //!
-//! One key family per file ([`raft_log`], [`hard_state`], [`machine`], [`image`], [`range`], [`object`]), each with
-//! its layout and its codec. All families share one key space (the first byte of a key is its [`Family`]) and so one
+//! One key family per file ([`raft_log`], [`hard_state`], [`machine`], [`image`], [`range`], [`object`],
+//! [`producer_state`]), each with its layout and its codec. All families share one key space (the first byte of a key is its [`Family`]) and so one
 //! write-ahead log, one memtable and one order of writes. Invariants that the callers rest on:
 //!
 //! - [`Durability::Synced`] returns when the batch, and every batch before it, is on disk (`fdatasync`).
@@ -18,6 +18,7 @@ pub mod hard_state;
 pub mod image;
 pub mod machine;
 pub mod object;
+pub mod producer_state;
 pub mod raft_log;
 pub mod range;
 
@@ -56,6 +57,7 @@ pub enum Family {
     Range = 5,
     Object = 6,
     ObjectState = 7,
+    ProducerState = 8,
 }
 
 /// How far a write has come when the call returns.
@@ -68,13 +70,13 @@ pub enum Durability {
 /// Why the folder cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    #[error("{path} holds no metadata: restore it from a backup or from the bucket, or name the right folder")]
+    #[error("{path} holds no metadata: put back the backup that wal/ is from, or name the right folder")]
     Missing { path: PathBuf },
     #[error("{path} is in use by another process: stop it first")]
     Locked { path: PathBuf },
     #[error("{path} was written by a newer release (layout {found}, this release knows {newest}): upgrade")]
     Newer { path: PathBuf, found: u16, newest: u16 },
-    #[error("metadata in {path} is damaged ({detail}): restore the folder from a backup or from the bucket")]
+    #[error("metadata in {path} is damaged ({detail}): put back the backup that wal/ is from")]
     Corrupt { path: PathBuf, detail: String },
     #[error("metadata in {path} cannot be opened: {detail}")]
     Io { path: PathBuf, detail: String },

@@ -66,6 +66,16 @@ pub enum Command {
     AlterConfigs {
         changes: Vec<ConfigChange>,
     },
+    /// All of the changes or none, and none if the settings of a resource that `expected` names are not exactly those:
+    /// what was read to make the changes may not have changed since.
+    AlterExpectedConfigs {
+        expected: Vec<(ConfigResource, Vec<(String, String)>)>,
+        changes: Vec<ConfigChange>,
+    },
+    /// All of the changes or none.
+    AlterClientQuotas {
+        changes: Vec<QuotaChange>,
+    },
     /// Answers `ProducerIds`: a contiguous block that is never given out again.
     AllocateProducerIds {
         node: NodeId,
@@ -98,11 +108,14 @@ pub enum Command {
     },
     /// Replaces the inputs' ranges by the outputs', which cover exactly the same offsets of each partition; offsets
     /// below the log start may be left out. Partitions of topics that were deleted meanwhile are skipped.
+    /// Log compaction is a merge whose outputs have fewer records: `cleaned` then says up to which offset (exclusive)
+    /// a partition is compact. It never moves back, and never beyond what is uploaded.
     CommitMerge {
         node: NodeId,
         epoch: BrokerEpoch,
         inputs: Vec<MergeInput>,
         outputs: Vec<MergeOutput>,
+        cleaned: Vec<(PartitionId, Offset)>,
         now_ms: i64,
     },
     /// Prepared objects that nobody will commit; committed before a sweep deletes their bytes. Refused as a whole
@@ -159,6 +172,35 @@ pub enum ConfigResource {
     Broker(NodeId),
     /// The default of all brokers.
     Cluster,
+    /// A consumer group, which need not exist.
+    Group(String),
+    /// A subscription to clients' metrics (KIP-714). It exists as long as it has a setting.
+    ClientMetrics(String),
+}
+
+/// Whom a client quota is for (KIP-13, KIP-612): a user, a client id, both, or an address.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct QuotaEntity {
+    pub user: Option<QuotaName>,
+    pub client_id: Option<QuotaName>,
+    pub ip: Option<QuotaName>,
+}
+
+/// One part of a quota's entity.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum QuotaName {
+    /// Everybody who has no entry of his own.
+    Default,
+    Named(String),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct QuotaChange {
+    pub entity: QuotaEntity,
+    /// Kafka's name of the quota, such as `producer_byte_rate`.
+    pub key: String,
+    /// A positive, finite number in the quota's own unit; `None` takes the quota away.
+    pub value: Option<f64>,
 }
 
 /// Consecutive offsets of one partition inside one object.

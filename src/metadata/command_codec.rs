@@ -12,7 +12,10 @@ use crate::base::{
     WalIncarnation,
 };
 
-use super::command::{Command, ConfigChange, ConfigResource, Endpoint, MergeInput, MergeOutput, Range, Replica};
+use super::command::{
+    Command, ConfigChange, ConfigResource, Endpoint, MergeInput, MergeOutput, QuotaChange, QuotaEntity, QuotaName,
+    Range, Replica,
+};
 
 const VERSION: u16 = 1;
 
@@ -34,6 +37,10 @@ mod kind {
     pub const ADVANCE_LOG_START: u16 = 14;
     pub const PURGE_RANGES: u16 = 15;
     pub const SWEEP_OBJECTS: u16 = 16;
+    /// A merge that says how far partitions are compact; without that it is `COMMIT_MERGE`.
+    pub const COMMIT_COMPACTION: u16 = 22;
+    pub const ALTER_CLIENT_QUOTAS: u16 = 20;
+    pub const ALTER_EXPECTED_CONFIGS: u16 = 21;
 }
 
 impl Command {
@@ -52,6 +59,7 @@ impl Command {
             | Command::DeleteTopic { .. }
             | Command::CreatePartitions { .. }
             | Command::AlterConfigs { .. } => encode_topic(&mut w, self),
+            Command::AlterExpectedConfigs { .. } | Command::AlterClientQuotas { .. } => encode_settings(&mut w, self),
             Command::PrepareObjects { .. }
             | Command::CommitUpload { .. }
             | Command::CommitMerge { .. }
@@ -76,6 +84,7 @@ impl Command {
         let command = match r.u16()? {
             k @ (kind::INIT_CLUSTER..=kind::SEAL_LEDGER | kind::ALLOCATE_PRODUCER_IDS) => decode_cluster(k, &mut r)?,
             k @ kind::CREATE_TOPIC..=kind::ALTER_CONFIGS => decode_topic(k, &mut r)?,
+            k @ (kind::ALTER_CLIENT_QUOTAS | kind::ALTER_EXPECTED_CONFIGS) => decode_settings(k, &mut r)?,
             k => decode_object(k, &mut r)?,
         };
         r.finish()?;
@@ -190,6 +199,51 @@ fn decode_topic(kind: u16, r: &mut Reader<'_>) -> Result<Command, DecodeError> {
     })
 }
 
+/// Settings and quotas that are more than texts by name.
+fn encode_settings(w: &mut Writer, command: &Command) {
+    match command {
+        Command::AlterClientQuotas { changes } => {
+            w.u16(kind::ALTER_CLIENT_QUOTAS).count(changes.len());
+            for change in changes {
+                put_quota_entity(w, &change.entity);
+                w.string(&change.key).bool(change.value.is_some());
+                if let Some(value) = change.value {
+                    w.u64(value.to_bits());
+                }
+            }
+        }
+        Command::AlterExpectedConfigs { expected, changes } => {
+            w.u16(kind::ALTER_EXPECTED_CONFIGS).count(expected.len());
+            for (resource, configs) in expected {
+                put_config_resource(w, resource);
+                w.count(configs.len());
+                for (name, value) in configs {
+                    w.string(name).string(value);
+                }
+            }
+            w.count(changes.len());
+            for change in changes {
+                put_config_change(w, change);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn decode_settings(kind: u16, r: &mut Reader<'_>) -> Result<Command, DecodeError> {
+    Ok(match kind {
+        kind::ALTER_CLIENT_QUOTAS => Command::AlterClientQuotas { changes: list(r, 8, get_quota_change)? },
+        kind::ALTER_EXPECTED_CONFIGS => Command::AlterExpectedConfigs {
+            expected: list(r, 5, |r| {
+                let resource = get_config_resource(r)?;
+                Ok((resource, list(r, 8, |r| Ok((r.string("config name")?, r.string("config value")?)))?))
+            })?,
+            changes: list(r, 6, get_config_change)?,
+        },
+        other => return Err(unknown_kind(other)),
+    })
+}
+
 /// Objects and the ranges in them.
 fn encode_object(w: &mut Writer, command: &Command) {
     match command {
@@ -202,8 +256,9 @@ fn encode_object(w: &mut Writer, command: &Command) {
             put_ranges(w, ranges);
             w.i64(*now_ms);
         }
-        Command::CommitMerge { node, epoch, inputs, outputs, now_ms } => {
-            w.u16(kind::COMMIT_MERGE).i32(node.0).i64(epoch.0).count(inputs.len());
+        Command::CommitMerge { node, epoch, inputs, outputs, cleaned, now_ms } => {
+            w.u16(if cleaned.is_empty() { kind::COMMIT_MERGE } else { kind::COMMIT_COMPACTION });
+            w.i32(node.0).i64(epoch.0).count(inputs.len());
             for input in inputs {
                 put_partition(w, input.partition);
                 w.i64(input.base.0).u64(input.object.0);
@@ -213,6 +268,9 @@ fn encode_object(w: &mut Writer, command: &Command) {
                 w.u64(output.object.0).u64(output.bytes);
                 put_ranges(w, &output.ranges);
             }
+            if !cleaned.is_empty() {
+                put_positions(w, cleaned);
+            }
             w.i64(*now_ms);
         }
         Command::AbortObjects { objects, now_ms } => {
@@ -221,11 +279,8 @@ fn encode_object(w: &mut Writer, command: &Command) {
             w.i64(*now_ms);
         }
         Command::AdvanceLogStart { changes, now_ms } => {
-            w.u16(kind::ADVANCE_LOG_START).count(changes.len());
-            for (partition, offset) in changes {
-                put_partition(w, *partition);
-                w.i64(offset.0);
-            }
+            w.u16(kind::ADVANCE_LOG_START);
+            put_positions(w, changes);
             w.i64(*now_ms);
         }
         Command::PurgeRanges { now_ms } => {
@@ -258,18 +313,16 @@ fn decode_object(kind: u16, r: &mut Reader<'_>) -> Result<Command, DecodeError> 
             ranges: list(r, RANGE_BYTES_MIN, get_range)?,
             now_ms: r.i64()?,
         },
-        kind::COMMIT_MERGE => Command::CommitMerge {
+        kind::COMMIT_MERGE | kind::COMMIT_COMPACTION => Command::CommitMerge {
             node: NodeId(r.i32()?),
             epoch: BrokerEpoch(r.i64()?),
             inputs: list(r, 36, get_merge_input)?,
             outputs: list(r, 20, get_merge_output)?,
+            cleaned: if kind == kind::COMMIT_COMPACTION { get_cleaned(r)? } else { Vec::new() },
             now_ms: r.i64()?,
         },
         kind::ABORT_OBJECTS => Command::AbortObjects { objects: get_objects(r)?, now_ms: r.i64()? },
-        kind::ADVANCE_LOG_START => Command::AdvanceLogStart {
-            changes: list(r, 28, |r| Ok((get_partition(r)?, Offset(r.i64()?))))?,
-            now_ms: r.i64()?,
-        },
+        kind::ADVANCE_LOG_START => Command::AdvanceLogStart { changes: get_positions(r)?, now_ms: r.i64()? },
         kind::PURGE_RANGES => Command::PurgeRanges { now_ms: r.i64()? },
         kind::SWEEP_OBJECTS => Command::SweepObjects { objects: get_objects(r)? },
         other => return Err(unknown_kind(other)),
@@ -330,12 +383,29 @@ fn get_objects(r: &mut Reader<'_>) -> Result<Vec<ObjectId>, DecodeError> {
     list(r, 8, |r| Ok(ObjectId(r.u64()?)))
 }
 
-fn put_config_change(w: &mut Writer, change: &ConfigChange) {
-    match &change.resource {
+fn put_config_resource(w: &mut Writer, resource: &ConfigResource) {
+    match resource {
         ConfigResource::Topic(name) => w.u8(0).string(name),
         ConfigResource::Broker(node) => w.u8(1).i32(node.0),
         ConfigResource::Cluster => w.u8(2),
+        ConfigResource::Group(name) => w.u8(3).string(name),
+        ConfigResource::ClientMetrics(name) => w.u8(4).string(name),
     };
+}
+
+fn get_config_resource(r: &mut Reader<'_>) -> Result<ConfigResource, DecodeError> {
+    Ok(match r.u8()? {
+        0 => ConfigResource::Topic(r.string("topic name")?),
+        1 => ConfigResource::Broker(NodeId(r.i32()?)),
+        2 => ConfigResource::Cluster,
+        3 => ConfigResource::Group(r.string("group name")?),
+        4 => ConfigResource::ClientMetrics(r.string("subscription name")?),
+        value => return Err(DecodeError::Invalid { field: "config resource", value: value as u64 }),
+    })
+}
+
+fn put_config_change(w: &mut Writer, change: &ConfigChange) {
+    put_config_resource(w, &change.resource);
     w.string(&change.name).bool(change.value.is_some());
     if let Some(value) = &change.value {
         w.string(value);
@@ -343,12 +413,7 @@ fn put_config_change(w: &mut Writer, change: &ConfigChange) {
 }
 
 fn get_config_change(r: &mut Reader<'_>) -> Result<ConfigChange, DecodeError> {
-    let resource = match r.u8()? {
-        0 => ConfigResource::Topic(r.string("topic name")?),
-        1 => ConfigResource::Broker(NodeId(r.i32()?)),
-        2 => ConfigResource::Cluster,
-        value => return Err(DecodeError::Invalid { field: "config resource", value: value as u64 }),
-    };
+    let resource = get_config_resource(r)?;
     let name = r.string("config name")?;
     let value = match r.bool("config value")? {
         true => Some(r.string("config value")?),
@@ -357,12 +422,72 @@ fn get_config_change(r: &mut Reader<'_>) -> Result<ConfigChange, DecodeError> {
     Ok(ConfigChange { resource, name, value })
 }
 
+/// Each part: 0 absent, 1 the default, 2 a name.
+pub(super) fn put_quota_entity(w: &mut Writer, entity: &QuotaEntity) {
+    for part in [&entity.user, &entity.client_id, &entity.ip] {
+        match part {
+            None => w.u8(0),
+            Some(QuotaName::Default) => w.u8(1),
+            Some(QuotaName::Named(name)) => w.u8(2).string(name),
+        };
+    }
+}
+
+pub(super) fn get_quota_entity(r: &mut Reader<'_>) -> Result<QuotaEntity, DecodeError> {
+    let mut part = || {
+        Ok(match r.u8()? {
+            0 => None,
+            1 => Some(QuotaName::Default),
+            2 => Some(QuotaName::Named(r.string("quota entity")?)),
+            value => return Err(DecodeError::Invalid { field: "quota entity", value: value as u64 }),
+        })
+    };
+    Ok(QuotaEntity { user: part()?, client_id: part()?, ip: part()? })
+}
+
+/// A number that is one: what is stored has to compare equal to itself.
+pub(super) fn get_number(r: &mut Reader<'_>) -> Result<f64, DecodeError> {
+    let bits = r.u64()?;
+    let number = f64::from_bits(bits);
+    if number.is_finite() { Ok(number) } else { Err(DecodeError::Invalid { field: "number", value: bits }) }
+}
+
+fn get_quota_change(r: &mut Reader<'_>) -> Result<QuotaChange, DecodeError> {
+    let entity = get_quota_entity(r)?;
+    let key = r.string("quota key")?;
+    let value = match r.bool("quota value")? {
+        true => Some(get_number(r)?),
+        false => None,
+    };
+    Ok(QuotaChange { entity, key, value })
+}
+
 pub(super) fn put_partition(w: &mut Writer, partition: PartitionId) {
     w.raw(&partition.topic.0).i32(partition.index);
 }
 
 pub(super) fn get_partition(r: &mut Reader<'_>) -> Result<PartitionId, DecodeError> {
     Ok(PartitionId { topic: TopicId(r.array()?), index: r.i32()? })
+}
+
+fn put_positions(w: &mut Writer, positions: &[(PartitionId, Offset)]) {
+    w.count(positions.len());
+    for (partition, offset) in positions {
+        put_partition(w, *partition);
+        w.i64(offset.0);
+    }
+}
+
+fn get_positions(r: &mut Reader<'_>) -> Result<Vec<(PartitionId, Offset)>, DecodeError> {
+    list(r, 28, |r| Ok((get_partition(r)?, Offset(r.i64()?))))
+}
+
+/// At least one: without any the command is another kind.
+fn get_cleaned(r: &mut Reader<'_>) -> Result<Vec<(PartitionId, Offset)>, DecodeError> {
+    match get_positions(r)? {
+        none if none.is_empty() => Err(DecodeError::Invalid { field: "compacted partitions", value: 0 }),
+        some => Ok(some),
+    }
 }
 
 pub(super) fn put_epochs(w: &mut Writer, epochs: &[(LeaderEpoch, Offset)]) {

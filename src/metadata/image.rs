@@ -1,8 +1,8 @@
 //! The state of the cluster that every node holds in memory and reconciles towards.
 //!
 //! Large parts are shared: cloning an image copies pointers, and a command copies only what it changes. Invariants:
-//! `names` is exactly the names of `topics`; ids only grow and are never given out twice; a partition's `log_start`
-//! and `uploaded_end` never move back; its `object_bytes` is the sum over its ranges in the index.
+//! `names` is exactly the names of `topics`; ids only grow and are never given out twice; a partition's `log_start`,
+//! `uploaded_end` and `cleaned_end` never move back; its `object_bytes` is the sum over its ranges in the index.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,7 +11,13 @@ use crate::base::{
     BrokerEpoch, ClusterId, EntryId, LeaderEpoch, LedgerId, NodeId, Offset, PartitionId, TopicId, WalIncarnation,
 };
 
-use super::command::{Endpoint, Replica};
+use super::command::{Endpoint, QuotaEntity, Replica};
+
+/// Settings of resources that have a name and nothing else, by name; none is empty.
+pub type NamedConfigs = Arc<BTreeMap<String, BTreeMap<String, String>>>;
+
+/// Quotas by entity, then by Kafka's name; none is empty.
+pub type ClientQuotas = Arc<BTreeMap<QuotaEntity, BTreeMap<String, f64>>>;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Image {
@@ -26,6 +32,10 @@ pub struct Image {
     pub ledgers: BTreeMap<LedgerId, Ledger>,
     pub cluster_configs: BTreeMap<String, String>,
     pub broker_configs: BTreeMap<NodeId, BTreeMap<String, String>>,
+    pub group_configs: NamedConfigs,
+    /// Subscriptions to clients' metrics (KIP-714).
+    pub client_metrics: NamedConfigs,
+    pub client_quotas: ClientQuotas,
     /// Ranges that are to leave the index: of each partition named here, those that end at or below the offset,
     /// except the newest. Of a deleted topic's partition: all.
     pub purge: BTreeMap<PartitionId, Offset>,
@@ -89,6 +99,9 @@ pub struct Partition {
     pub uploaded_end: Offset,
     /// Bytes of the batches in object storage, those of a kept newest range included.
     pub object_bytes: u64,
+    /// Offsets below were compacted; what follows is dirty. Zero where nothing ever was; never above `uploaded_end`, and
+    /// possibly below `log_start`.
+    pub cleaned_end: Offset,
 }
 
 impl Default for Image {
@@ -102,6 +115,9 @@ impl Default for Image {
             ledgers: BTreeMap::new(),
             cluster_configs: BTreeMap::new(),
             broker_configs: BTreeMap::new(),
+            group_configs: Arc::default(),
+            client_metrics: Arc::default(),
+            client_quotas: Arc::default(),
             purge: BTreeMap::new(),
             next_broker_epoch: 1,
             next_ledger: 1,
@@ -128,6 +144,7 @@ impl Partition {
             log_start: Offset::ZERO,
             uploaded_end: Offset::ZERO,
             object_bytes: 0,
+            cleaned_end: Offset::ZERO,
         }
     }
 }

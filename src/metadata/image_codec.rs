@@ -1,4 +1,7 @@
-//! The stored form of the image, as it stands in snapshots: `version u16 | body`.
+//! The stored form of the image, as it stands in snapshots: `version u16 | body | sections`.
+//!
+//! Version 1 has no sections; it is still written where none is needed. Version 2 ends with a count of sections, each
+//! `tag u16 | bytes`, in ascending order of their tags and none of them empty: what was invented later.
 //!
 //! Maps are written in ascending order of their keys, and only that order is read back: an image has exactly one
 //! stored form. Names are not written; they follow from the topics. An image that holds only some of these parts is
@@ -11,20 +14,36 @@ use bytes::Bytes;
 
 use crate::base::codec::{DecodeError, Reader, Writer};
 use crate::base::limits::TOPIC_PARTITIONS_MAX;
-use crate::base::{BrokerEpoch, ClusterId, EntryId, LeaderEpoch, LedgerId, NodeId, Offset, TopicId, WalIncarnation};
+use crate::base::{
+    BrokerEpoch, ClusterId, EntryId, LeaderEpoch, LedgerId, NodeId, Offset, PartitionId, TopicId, WalIncarnation,
+};
 
 use super::command_codec::{
-    get_endpoints, get_epochs, get_partition, get_replicas, list, put_endpoints, put_epochs, put_partition,
-    put_replicas,
+    get_endpoints, get_epochs, get_number, get_partition, get_quota_entity, get_replicas, list, put_endpoints,
+    put_epochs, put_partition, put_quota_entity, put_replicas,
 };
-use super::image::{Broker, Image, Ledger, Partition, Topic};
+use super::image::{Broker, ClientQuotas, Image, Ledger, NamedConfigs, Partition, Topic};
 
-const VERSION: u16 = 1;
+/// Without sections.
+const PLAIN: u16 = 1;
+/// With sections.
+const VERSION: u16 = 2;
+
+/// What follows the body of version 2.
+mod section {
+    pub const CLIENT_QUOTAS: u16 = 1;
+    pub const GROUP_CONFIGS: u16 = 2;
+    pub const CLIENT_METRICS: u16 = 3;
+    /// How far each partition is compact, of those of which anything is.
+    pub const CLEANED_ENDS: u16 = 4;
+}
 
 impl Image {
     pub fn encode(&self) -> Bytes {
         let mut w = Writer::new();
-        w.u16(VERSION).raw(&self.cluster.0).u64(self.generation).u64(self.applied);
+        let sections = self.sections();
+        let version = if sections.is_empty() { PLAIN } else { VERSION };
+        w.u16(version).raw(&self.cluster.0).u64(self.generation).u64(self.applied);
         w.i64(self.next_broker_epoch).u64(self.next_ledger).u64(self.next_object).i64(self.next_producer);
         w.count(self.brokers.len());
         for (node, broker) in &self.brokers {
@@ -52,16 +71,50 @@ impl Image {
             put_partition(&mut w, *partition);
             w.i64(below.0);
         }
+        if version == VERSION {
+            w.count(sections.len());
+            for (tag, bytes) in sections {
+                w.u16(tag).bytes(&bytes);
+            }
+        }
         w.finish()
+    }
+
+    /// What version 1 has no place for, in the order of the tags.
+    fn sections(&self) -> Vec<(u16, Bytes)> {
+        let mut sections = Vec::new();
+        if !self.client_quotas.is_empty() {
+            sections.push((section::CLIENT_QUOTAS, encode_quotas(&self.client_quotas)));
+        }
+        for (tag, configs) in
+            [(section::GROUP_CONFIGS, &self.group_configs), (section::CLIENT_METRICS, &self.client_metrics)]
+        {
+            if !configs.is_empty() {
+                sections.push((tag, encode_named(configs)));
+            }
+        }
+        sections.extend(encode_cleaned(&self.topics).map(|bytes| (section::CLEANED_ENDS, bytes)));
+        sections
+    }
+
+    fn take_section(&mut self, tag: u16, r: &mut Reader<'_>) -> Result<(), DecodeError> {
+        match tag {
+            section::CLIENT_QUOTAS => self.client_quotas = get_quotas(r)?,
+            section::GROUP_CONFIGS => self.group_configs = get_named(r)?,
+            section::CLIENT_METRICS => self.client_metrics = get_named(r)?,
+            section::CLEANED_ENDS => get_cleaned(r, Arc::make_mut(&mut self.topics))?,
+            other => return Err(DecodeError::Invalid { field: "section of the image", value: other as u64 }),
+        }
+        Ok(())
     }
 
     /// Reads a stored image, all of it. A name that two topics bear is refused.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut r = Reader::new(bytes);
-        match r.u16()? {
-            VERSION => {}
+        let version = match r.u16()? {
+            known @ PLAIN..=VERSION => known,
             found => return Err(DecodeError::Version { found, newest: VERSION }),
-        }
+        };
         let (cluster, generation, applied) = (ClusterId(r.array()?), r.u64()?, r.u64()?);
         let (next_broker_epoch, next_ledger, next_object, next_producer) = (r.i64()?, r.u64()?, r.u64()?, r.i64()?);
         let brokers = map(&mut r, "brokers", 48, |r| Ok((NodeId(r.i32()?), get_broker(r)?)))?;
@@ -76,8 +129,7 @@ impl Image {
         let cluster_configs = get_configs(&mut r)?;
         let broker_configs = map(&mut r, "broker configs", 8, |r| Ok((NodeId(r.i32()?), get_configs(r)?)))?;
         let purge = map(&mut r, "purge", 28, |r| Ok((get_partition(r)?, Offset(r.i64()?))))?;
-        r.finish()?;
-        Ok(Image {
+        let mut image = Image {
             cluster,
             generation,
             brokers,
@@ -92,8 +144,113 @@ impl Image {
             next_object,
             next_producer,
             applied,
-        })
+            ..Image::default()
+        };
+        if version == VERSION {
+            get_sections(&mut r, &mut image)?;
+        }
+        r.finish()?;
+        Ok(image)
     }
+}
+
+fn get_sections(r: &mut Reader<'_>, image: &mut Image) -> Result<(), DecodeError> {
+    let count = r.count(6)?;
+    let mut last = 0;
+    for _ in 0..count {
+        let tag = r.u16()?;
+        if tag <= last {
+            return Err(DecodeError::Invalid { field: "order of the image's sections", value: tag as u64 });
+        }
+        last = tag;
+        let mut body = Reader::new(r.bytes()?);
+        image.take_section(tag, &mut body)?;
+        body.finish()?;
+    }
+    // An image without sections is written in version 1.
+    if count == 0 { Err(DecodeError::Invalid { field: "sections of the image", value: 0 }) } else { Ok(()) }
+}
+
+/// `None` where nothing was ever compacted. An index counts within the image at hand, which may be a page of a topic.
+fn encode_cleaned(topics: &BTreeMap<TopicId, Arc<Topic>>) -> Option<Bytes> {
+    let mut cleaned = Vec::new();
+    for topic in topics.values() {
+        for (index, partition) in (0..).zip(&topic.partitions) {
+            if partition.cleaned_end != Offset::ZERO {
+                cleaned.push((PartitionId { topic: topic.id, index }, partition.cleaned_end));
+            }
+        }
+    }
+    if cleaned.is_empty() {
+        return None;
+    }
+    let mut w = Writer::new();
+    w.count(cleaned.len());
+    for (partition, end) in cleaned {
+        put_partition(&mut w, partition);
+        w.i64(end.0);
+    }
+    Some(w.finish())
+}
+
+fn get_cleaned(r: &mut Reader<'_>, topics: &mut BTreeMap<TopicId, Arc<Topic>>) -> Result<(), DecodeError> {
+    let cleaned = map(r, "compacted partitions", 28, |r| Ok((get_partition(r)?, Offset(r.i64()?))))?;
+    if cleaned.is_empty() {
+        return Err(DecodeError::Invalid { field: "compacted partitions", value: 0 });
+    }
+    for (id, end) in cleaned {
+        let topic = topics.get_mut(&id.topic).map(Arc::make_mut);
+        let index = usize::try_from(id.index).ok();
+        let slot = topic.zip(index).and_then(|(topic, index)| topic.partitions.get_mut(index));
+        let Some(slot) = slot.filter(|_| end != Offset::ZERO) else {
+            return Err(DecodeError::Invalid { field: "compacted partition", value: id.index as u64 });
+        };
+        Arc::make_mut(slot).cleaned_end = end;
+    }
+    Ok(())
+}
+
+fn encode_quotas(quotas: &ClientQuotas) -> Bytes {
+    let mut w = Writer::new();
+    w.count(quotas.len());
+    for (entity, values) in quotas.iter() {
+        put_quota_entity(&mut w, entity);
+        w.count(values.len());
+        for (key, value) in values {
+            w.string(key).u64(value.to_bits());
+        }
+    }
+    w.finish()
+}
+
+fn get_quotas(r: &mut Reader<'_>) -> Result<ClientQuotas, DecodeError> {
+    let quotas = map(r, "client quotas", 7, |r| {
+        let entity = get_quota_entity(r)?;
+        let values = map(r, "quotas", 12, |r| Ok((r.string("quota key")?, get_number(r)?)))?;
+        Ok((entity, not_empty("quotas", values)?))
+    })?;
+    Ok(Arc::new(not_empty("client quotas", quotas)?))
+}
+
+fn encode_named(configs: &NamedConfigs) -> Bytes {
+    let mut w = Writer::new();
+    w.count(configs.len());
+    for (name, own) in configs.iter() {
+        w.string(name);
+        put_configs(&mut w, own);
+    }
+    w.finish()
+}
+
+fn get_named(r: &mut Reader<'_>) -> Result<NamedConfigs, DecodeError> {
+    let configs =
+        map(r, "named configs", 8, |r| Ok((r.string("name of a resource")?, not_empty("configs", get_configs(r)?)?)))?;
+    Ok(Arc::new(not_empty("named configs", configs)?))
+}
+
+/// What is empty is not written at all.
+fn not_empty<K, V>(field: &'static str, map: BTreeMap<K, V>) -> Result<BTreeMap<K, V>, DecodeError> {
+    if map.is_empty() { Err(DecodeError::Invalid { field, value: 0 }) } else { Ok(map) }
 }
 
 /// A counted map whose keys must ascend.
@@ -198,5 +355,6 @@ fn get_partition_state(r: &mut Reader<'_>) -> Result<Partition, DecodeError> {
         uploaded_end: Offset(r.i64()?),
         object_bytes: r.u64()?,
         epochs: get_epochs(r)?,
+        cleaned_end: Offset::ZERO,
     })
 }

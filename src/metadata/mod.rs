@@ -24,8 +24,11 @@ mod fixture_tests;
 mod samples;
 
 pub use apply::apply;
-pub use command::{Command, ConfigChange, ConfigResource, Endpoint, MergeInput, MergeOutput, Range, Replica};
-pub use image::{Broker, Image, Ledger, Partition, Topic};
+pub use command::{
+    Command, ConfigChange, ConfigResource, Endpoint, MergeInput, MergeOutput, QuotaChange, QuotaEntity, QuotaName,
+    Range, Replica,
+};
+pub use image::{Broker, ClientQuotas, Image, Ledger, NamedConfigs, Partition, Topic};
 pub use index::{IndexOp, IndexView, MemoryIndex, ObjectEntry, ObjectState, RangeEntry};
 pub use reject::{Reject, Response};
 
@@ -51,6 +54,14 @@ pub mod bounds {
     pub const CONFIG_VALUE_BYTES_MAX: usize = 32_767;
     /// Configuration keys set on one topic, one broker, or the cluster; also changes in one command per resource.
     pub const CONFIGS_MAX: usize = 512;
+    /// Groups that have settings of their own; also subscriptions to clients' metrics.
+    pub const CONFIG_RESOURCES_MAX: usize = 10_000;
+    /// Entities that have a client quota.
+    pub const QUOTA_ENTITIES_MAX: usize = 50_000;
+    /// Quotas of one entity.
+    pub const QUOTA_KEYS_MAX: usize = 16;
+    /// Bytes of a user, a client id or a group in the metadata.
+    pub const CLIENT_NAME_BYTES_MAX: usize = 4_096;
     /// Characters of a topic name (Kafka's limit).
     pub const TOPIC_NAME_MAX: usize = 249;
     /// Producer ids handed out in one block.

@@ -45,7 +45,7 @@ pub enum Reject {
     /// At most [`WAL_REPLACED_LEDGERS_MAX`] ledgers are named.
     #[error(
         "the WAL of node {node} is another one than before, and ledgers {} may hold records that only the former has: \
-         put the former WAL folder back",
+         put the former folder wal back, or its disk: no command of this release gives up what only it has",
         ledgers.iter().map(|ledger| ledger.to_string()).collect::<Vec<_>>().join(", ")
     )]
     WalReplaced { node: NodeId, ledgers: Vec<LedgerId> },
@@ -81,6 +81,8 @@ pub enum Reject {
     PartitionCount { count: i32 },
     #[error("{0} is no valid replication factor")]
     ReplicationFactor(i16),
+    #[error("the settings have changed meanwhile")]
+    ConfigsChanged,
     #[error("object {0} is unknown")]
     UnknownObject(ObjectId),
     #[error("object {object} is {state:?}")]

@@ -8,7 +8,10 @@ use crate::base::{
     WalIncarnation,
 };
 
-use super::command::{Command, ConfigChange, ConfigResource, Endpoint, MergeInput, MergeOutput, Range, Replica};
+use super::command::{
+    Command, ConfigChange, ConfigResource, Endpoint, MergeInput, MergeOutput, QuotaChange, QuotaEntity, QuotaName,
+    Range, Replica,
+};
 use super::image::{Broker, Image, Ledger, Partition, Topic};
 use super::index::{ObjectEntry, ObjectState, RangeEntry};
 
@@ -62,8 +65,63 @@ fn config_changes() -> Vec<ConfigChange> {
 /// Every kind of command under the name of its fixture.
 pub fn commands() -> Vec<(&'static str, Command)> {
     let mut all = cluster_commands();
+    all.extend(settings_commands());
     all.extend(object_commands());
     all
+}
+
+fn settings_commands() -> Vec<(&'static str, Command)> {
+    let named = |name: &str| Some(QuotaName::Named(name.to_owned()));
+    let change =
+        |entity: &QuotaEntity, key: &str, value| QuotaChange { entity: entity.clone(), key: key.into(), value };
+    let both = QuotaEntity { user: named("alice"), client_id: Some(QuotaName::Default), ip: None };
+    let ip = QuotaEntity { ip: named("10.0.0.1"), ..QuotaEntity::default() };
+    let own = |resource, name: &str, value: Option<&str>| ConfigChange {
+        resource,
+        name: name.into(),
+        value: value.map(str::to_owned),
+    };
+    let (group, metrics) = (ConfigResource::Group("g".into()), ConfigResource::ClientMetrics("m".into()));
+    vec![
+        (
+            "alter-client-quotas",
+            Command::AlterClientQuotas {
+                changes: vec![
+                    change(&both, "producer_byte_rate", Some(1024.5)),
+                    change(&ip, "connection_creation_rate", None),
+                ],
+            },
+        ),
+        (
+            "alter-expected-configs",
+            Command::AlterExpectedConfigs {
+                expected: vec![
+                    (group.clone(), vec![("a".into(), "1".into()), ("b".into(), "2".into())]),
+                    (metrics.clone(), Vec::new()),
+                ],
+                changes: vec![own(group, "a", None), own(metrics, "interval.ms", Some("1000"))],
+            },
+        ),
+    ]
+}
+
+/// An image with what only version 2 of its stored form has.
+pub fn image_with_sections() -> Image {
+    let quota = |entity, key: &str, value| (entity, BTreeMap::from([(key.to_owned(), value)]));
+    let user = QuotaEntity { user: Some(QuotaName::Default), ..QuotaEntity::default() };
+    let ip = QuotaEntity { ip: Some(QuotaName::Named("10.0.0.1".into())), ..QuotaEntity::default() };
+    let named = |name: &str, key: &str, value: &str| {
+        Arc::new(BTreeMap::from([(name.to_owned(), BTreeMap::from([(key.to_owned(), value.to_owned())]))]))
+    };
+    Image {
+        client_quotas: Arc::new(BTreeMap::from([
+            quota(user, "request_percentage", 12.5),
+            quota(ip, "connection_creation_rate", 7.0),
+        ])),
+        group_configs: named("g", "consumer.session.timeout.ms", "50000"),
+        client_metrics: named("m", "interval.ms", "1000"),
+        ..image()
+    }
 }
 
 fn cluster_commands() -> Vec<(&'static str, Command)> {
@@ -140,7 +198,19 @@ fn object_commands() -> Vec<(&'static str, Command)> {
                 node,
                 epoch,
                 inputs: vec![input(100, 21), input(120, 22)],
-                outputs: vec![MergeOutput { object: ObjectId(23), bytes: 16384, ranges: vec![merged] }],
+                outputs: vec![MergeOutput { object: ObjectId(23), bytes: 16384, ranges: vec![merged.clone()] }],
+                cleaned: vec![],
+                now_ms,
+            },
+        ),
+        (
+            "commit-compaction",
+            Command::CommitMerge {
+                node,
+                epoch,
+                inputs: vec![input(100, 21), input(120, 22)],
+                outputs: vec![MergeOutput { object: ObjectId(23), bytes: 8192, ranges: vec![merged] }],
+                cleaned: vec![(partition(3, 1), Offset(132))],
                 now_ms,
             },
         ),
@@ -175,6 +245,7 @@ pub fn image() -> Image {
         log_start: Offset(10),
         uploaded_end: Offset(100),
         object_bytes: 9000,
+        cleaned_end: Offset::ZERO,
     };
     let configs = BTreeMap::from([("retention.ms".to_owned(), "60000".to_owned())]);
     let id = TopicId([3; 16]);
@@ -202,7 +273,19 @@ pub fn image() -> Image {
         next_object: 26,
         next_producer: 3000,
         applied: 99,
+        ..Image::default()
     }
+}
+
+/// The same, with a partition that was compacted.
+pub fn image_cleaned() -> Image {
+    let mut image = image();
+    for topic in Arc::make_mut(&mut image.topics).values_mut() {
+        for partition in Arc::make_mut(topic).partitions.iter_mut().skip(1) {
+            Arc::make_mut(partition).cleaned_end = Offset(60);
+        }
+    }
+    image
 }
 
 pub fn range_entry() -> RangeEntry {

@@ -266,8 +266,11 @@ impl PendingRun {
         if self.open.bytes > 0 && self.open.bytes + bytes > BLOCK_BYTES {
             self.close_block(scratch);
         }
-        if self.bytes == 0 {
-            self.first_timestamp = header.base_timestamp;
+        // What compaction has emptied has no times that a look-up or retention could use.
+        let has_records = header.record_count > 0;
+        if has_records && self.records == 0 {
+            self.first_timestamp =
+                if header.delete_horizon().is_some() { header.max_timestamp } else { header.base_timestamp };
         }
         if self.open.bytes == 0 {
             self.open.base = first;
@@ -278,11 +281,13 @@ impl PendingRun {
         self.open.bytes += bytes;
         self.open.batches += 1;
         self.open.end = end;
-        self.open.max_timestamp = self.open.max_timestamp.max(header.max_timestamp);
         self.next = end;
         self.bytes += bytes as u64;
         self.records += header.record_count.max(0) as u64;
-        self.max_timestamp = self.max_timestamp.max(header.max_timestamp);
+        if has_records {
+            self.open.max_timestamp = self.open.max_timestamp.max(header.max_timestamp);
+            self.max_timestamp = self.max_timestamp.max(header.max_timestamp);
+        }
         Ok(())
     }
 

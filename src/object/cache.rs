@@ -20,6 +20,7 @@ use super::format::{FormatError, check_block, expect};
 use super::metrics::{add, count};
 use super::options::ObjectOptions;
 use super::run::{BlockEntry, RunIndex};
+use super::state::{PartitionState, RunTransactions};
 use super::store::Store;
 
 /// A run up to this size is fetched whole with its index.
@@ -55,6 +56,12 @@ impl Weighter<PartKey, Arc<RunIndex>> for ByBytes {
     }
 }
 
+impl Weighter<PartKey, Arc<RunTransactions>> for ByBytes {
+    fn weight(&self, _: &PartKey, transactions: &Arc<RunTransactions>) -> u64 {
+        transactions.memory_bytes() + ENTRY_BYTES
+    }
+}
+
 type Parts<V> = Cache<PartKey, V, ByBytes, DefaultHashBuilder, DefaultLifecycle<PartKey, V>>;
 
 /// One shard: an entry may then weigh up to half of the whole. Half is for what was used again, the other half for
@@ -78,6 +85,7 @@ pub(super) struct PartCache {
     pub store: Arc<Store>,
     blocks: Parts<Bytes>,
     indexes: Parts<Arc<RunIndex>>,
+    transactions: Parts<Arc<RunTransactions>>,
     /// Where a sequential reader will go on, with the bytes fetched ahead of it.
     pub cursors: Cache<(PartitionId, Offset), u64>,
     budget: Semaphore,
@@ -95,6 +103,7 @@ impl PartCache {
             store,
             blocks: parts(options.cache_bytes.max(CACHE_BYTES_MIN), BLOCK_BYTES as u64 / 4),
             indexes: parts(options.index_cache_bytes.max(CACHE_BYTES_MIN / 4), 1024),
+            transactions: parts(options.index_cache_bytes.max(CACHE_BYTES_MIN / 4) / 4, ENTRY_BYTES),
             cursors: Cache::new(CURSORS),
             budget: Semaphore::new(budget_kib as usize),
             budget_kib,
@@ -138,7 +147,26 @@ impl PartCache {
                 self.blocks.insert((run.object, block.position), payload);
             }
         }
+        // The state stands between index and blocks and is nearly always here as well: a reader of what is committed
+        // then needs no further fetch.
+        let (from, to) = (index.index_bytes as usize, index.index_bytes as usize + index.state_bytes as usize);
+        if let Some(section) = head.get(from..to)
+            && let Ok(state) = PartitionState::decode(section, run.object, run.position)
+        {
+            self.transactions.insert((run.object, run.position), Arc::new(state.into()));
+        }
         Ok(index)
+    }
+
+    /// The transactions in the state of a run, whose index is given.
+    pub async fn transactions(&self, run: &RangeEntry, index: &RunIndex) -> Result<Arc<RunTransactions>, ReadError> {
+        let fetch = async {
+            let position = run.position.saturating_add(index.index_bytes.into());
+            let place = Place { object: run.object, part: Part::State, position, length: index.state_bytes };
+            let decode = |bytes: Bytes| PartitionState::decode(&bytes, run.object, run.position);
+            Ok(Arc::new(RunTransactions::from(self.verified(place, decode).await?)))
+        };
+        self.transactions.get_or_insert_async(&(run.object, run.position), fetch).await
     }
 
     /// The batches' bytes of a block. A look-up by a sequential reader does not count as use: it comes back to a

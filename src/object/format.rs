@@ -85,18 +85,28 @@ pub(super) fn sealed(mut w: Writer) -> Bytes {
 
 /// Magic, version, flags (none yet) and key id, in front of every part.
 pub(super) fn write_prefix(w: &mut Writer, magic: u32) {
-    w.u32(magic).u16(FORMAT_VERSION).u16(0).u32(0);
+    write_versioned_prefix(w, magic, FORMAT_VERSION);
+}
+
+/// As [`write_prefix`], of a part that has a version of its own.
+pub(super) fn write_versioned_prefix(w: &mut Writer, magic: u32, version: u16) {
+    w.u32(magic).u16(version).u16(0).u32(0);
 }
 
 pub(super) fn read_prefix(r: &mut Reader<'_>, magic: u32) -> Result<(), FormatError> {
+    read_versioned_prefix(r, magic, FORMAT_VERSION).map(drop)
+}
+
+/// The version of a part, which is at most `newest`.
+pub(super) fn read_versioned_prefix(r: &mut Reader<'_>, magic: u32, newest: u16) -> Result<u16, FormatError> {
     expect("magic", magic.into(), r.u32()?.into())?;
     let version = r.u16()?;
-    if version != FORMAT_VERSION {
-        return Err(DecodeError::Version { found: version, newest: FORMAT_VERSION }.into());
+    if version == 0 || version > newest {
+        return Err(DecodeError::Version { found: version, newest }.into());
     }
     expect("flags", 0, r.u16()?.into())?;
     match r.u32()? {
-        0 => Ok(()),
+        0 => Ok(version),
         key => Err(FormatError::Encrypted(key)),
     }
 }

@@ -43,5 +43,5 @@ pub use options::{Bucket, ObjectOptions, Place};
 pub use probe::Capabilities;
 pub use reader::ObjectRead;
 pub use snapshot::Snapshot;
-pub use state::{AbortedTransaction, OpenTransaction, PartitionState, ProducerBatch, ProducerEntry};
+pub use state::{AbortedTransaction, OpenTransaction, PartitionState, ProducerBatch, ProducerEntry, RunTransactions};
 pub use verify::verify_object;

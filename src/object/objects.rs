@@ -23,7 +23,7 @@ use super::options::{Backend, ObjectOptions, backend};
 use super::probe::{Capabilities, probe};
 use super::reader::{ObjectRead, Reader};
 use super::snapshot::{self, Snapshot};
-use super::state::PartitionState;
+use super::state::{PartitionState, RunTransactions};
 use super::store::{Keys, Store};
 use super::verify::check_directory;
 
@@ -173,6 +173,16 @@ impl Objects {
         self.reader.state(partition, run).await
     }
 
+    /// Transactions that are open as of the end of the range, and those with an abort marker in it. In memory after the
+    /// first time.
+    pub async fn transactions(
+        &self,
+        partition: PartitionId,
+        run: &RangeEntry,
+    ) -> Result<Arc<RunTransactions>, ReadError> {
+        self.reader.transactions(partition, run).await
+    }
+
     /// What an object says about itself: all its ranges. For rebuilding the metadata.
     pub async fn describe(&self, object: ObjectId) -> Result<Vec<DirectoryEntry>, ReadError> {
         let cache = &self.reader.cache;
@@ -197,6 +207,15 @@ impl Objects {
         cache.verified(part(Part::Header, 0, HEADER_BYTES as u32), check).await?;
         let place = part(Part::Directory, trailer.directory_position, trailer.directory_bytes);
         cache.verified(place, |bytes| check_directory(&bytes, &trailer, self.cluster)).await
+    }
+
+    /// Whether the store has an object of this id.
+    pub async fn exists(&self, object: ObjectId) -> Result<bool, StoreError> {
+        match self.store().head(&self.store().keys.object(object)).await {
+            Ok(_) => Ok(true),
+            Err(StoreError::NotFound { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Deletes objects; those that do not exist count as deleted.

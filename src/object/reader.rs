@@ -12,7 +12,7 @@ use crate::metadata::RangeEntry;
 use super::cache::{PartCache, Place};
 use super::error::{Part, ReadError, StoreError};
 use super::run::{Batches, BlockEntry, RunIndex};
-use super::state::PartitionState;
+use super::state::{PartitionState, RunTransactions};
 use super::store::transfer_time;
 
 /// Longest time for one part, retries included, besides that for its bytes.
@@ -112,6 +112,16 @@ impl Reader {
         let place = Place { object: run.object, part: Part::State, position, length: index.state_bytes };
         let decode = |bytes: Bytes| PartitionState::decode(&bytes, run.object, run.position);
         self.in_time(run, index.state_bytes, self.cache.verified(place, decode)).await
+    }
+
+    /// What a reader of committed records needs of that state; cached.
+    pub async fn transactions(
+        &self,
+        partition: PartitionId,
+        run: &RangeEntry,
+    ) -> Result<Arc<RunTransactions>, ReadError> {
+        let index = self.index(partition, run).await?;
+        self.in_time(run, index.state_bytes, self.cache.transactions(run, &index)).await
     }
 
     /// Fetches the index and the first `bytes` of a run in the background.

@@ -5,13 +5,20 @@
 //! - The high watermark is the end of what the ledger has made durable; nothing above it is ever shown.
 //! - Offsets are given out in the order in which entries enter the ledger.
 //! - Whoever waits for durability is answered after the watermark has passed, in offset order.
+//! - The last stable offset is at most the high watermark and never within an open transaction; a marker ends a
+//!   transaction for readers when it is durable.
 //!
 //! A partition never performs I/O: it says where batches are, and others read them.
 
 mod epochs;
+mod producer_state;
 mod producers;
 mod state;
 mod tail;
+mod transactions;
+
+#[cfg(test)]
+mod replay_tests;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -21,9 +28,10 @@ use crate::base::{EntryId, LeaderEpoch, LedgerId, Offset, PartitionId};
 use crate::batch::{Header, StoredBatch};
 use crate::ledger::{LedgerError, LedgerWriter};
 use crate::metadata;
-use crate::object::PartitionState;
+use crate::object::{AbortedTransaction, PartitionState};
 use crate::wal::Location;
 
+pub use producer_state::{Guard, Origin};
 pub use producers::{ActiveProducer, ProducerError};
 pub use state::{Recovered, RecoveredGap, UploadRun};
 pub use tail::{Source, TailBatch};
@@ -53,6 +61,18 @@ pub enum ReadError {
     OutOfRange { log_start: Offset, high_watermark: Offset },
     #[error("the partition is closed here")]
     Closed,
+    /// Only to a reader that skips what is not committed.
+    #[error("the state of transactions is not loaded yet")]
+    StateNotLoaded,
+}
+
+/// What a reader may see (KIP-98).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isolation {
+    /// Everything durable.
+    ReadUncommitted,
+    /// What is durable below the last stable offset, with the list of what to skip.
+    ReadCommitted,
 }
 
 /// The partition was closed, or its ledger failed, before the batch became durable: it may or may not be there.
@@ -89,6 +109,8 @@ pub struct Positions {
     pub log_start: Offset,
     pub uploaded_end: Offset,
     pub high_watermark: Offset,
+    /// End of what all transactions have settled; `None` until the state of transactions is loaded.
+    pub last_stable: Option<Offset>,
     /// Offset that the next record gets; above the high watermark while appends wait for their sync.
     pub next: Offset,
 }
@@ -97,8 +119,12 @@ pub struct Positions {
 #[derive(Debug)]
 pub struct ReadPlan {
     pub positions: Positions,
+    /// Batches that begin at or above it are not for this reader.
+    pub limit: Offset,
     /// Batches of the tail, in order; empty when nothing is there yet.
     pub tail: Vec<TailBatch>,
+    /// Aborted transactions that may have records in `tail`, for a reader of what is committed.
+    pub aborted: Vec<AbortedTransaction>,
     /// The position is below the tail: read object storage.
     pub in_objects: bool,
 }
@@ -149,6 +175,7 @@ impl Partition {
         ledger: &LedgerWriter,
         header: &Header,
         mut batch: StoredBatch,
+        origin: Origin,
         now_ms: i64,
     ) -> Result<Appended, AppendError> {
         let mut state = self.state();
@@ -159,7 +186,8 @@ impl Partition {
             if !state.producers_loaded {
                 return Err(AppendError::StateNotLoaded);
             }
-            if let Verdict::Duplicate { base_offset, next_offset, append_time_ms } = state.producers.check(header)? {
+            let verdict = state.producers.get_or_insert_default().check(header, origin)?;
+            if let Verdict::Duplicate { base_offset, next_offset, append_time_ms } = verdict {
                 let durable = state.wait_for(next_offset);
                 let log_start = state.log_start;
                 return Ok(Appended {
@@ -178,10 +206,36 @@ impl Partition {
         }
         batch.place(base_offset, state.leader_epoch);
         let placed = Header { base_offset, leader_epoch: state.leader_epoch, ..*header };
-        let (ledger_id, entry) = ledger.append(self.id, self.slot, &batch)?;
-        let durable = state.appended(&placed, batch, ledger_id, entry, now_ms);
+        let entry = ledger.append(self.id, self.slot, &batch)?;
+        let durable = state.appended(&placed, batch, origin.marker(), entry, now_ms);
         let max_timestamp = placed.max_timestamp;
         Ok(Appended { base_offset, log_start: state.log_start, duplicate: false, max_timestamp, durable })
+    }
+
+    /// Before the first batch of a transaction asks the transaction's coordinator: the guard that the batch needs
+    /// afterwards, or `None` when the transaction is open here already. `version2`: the batch itself adds the
+    /// partition (KIP-890).
+    pub fn begin_verification(
+        &self,
+        header: &Header,
+        version2: bool,
+        now_ms: i64,
+    ) -> Result<Option<Guard>, AppendError> {
+        let mut state = self.state();
+        if state.closed {
+            return Err(AppendError::Closed);
+        }
+        if !state.producers_loaded {
+            return Err(AppendError::StateNotLoaded);
+        }
+        Ok(state.producers.get_or_insert_default().begin_verification(header, version2, now_ms)?)
+    }
+
+    /// What to wait on until everything appended so far is durable; `None` when it is.
+    pub fn all_durable(&self) -> Option<oneshot::Receiver<()>> {
+        let mut state = self.state();
+        let next = state.next;
+        state.wait_for(next)
     }
 
     /// The ledger has made an entry durable. Called in the order of entries. Answers the base offset of its batch.
@@ -199,14 +253,35 @@ impl Partition {
 
     /// Batches from the one that holds `from` on, whole, as long as they fit in `max_bytes`; with `at_least_one`
     /// the first is given whatever its size.
-    pub fn read(&self, from: Offset, max_bytes: usize, at_least_one: bool) -> Result<ReadPlan, ReadError> {
-        self.state().read(from, max_bytes, at_least_one)
+    pub fn read(
+        &self,
+        from: Offset,
+        max_bytes: usize,
+        at_least_one: bool,
+        isolation: Isolation,
+    ) -> Result<ReadPlan, ReadError> {
+        self.state().read(from, max_bytes, at_least_one, isolation)
     }
 
-    /// Whether the batch that holds `from` is in object storage and no longer here.
-    pub fn is_only_stored(&self, from: Offset) -> bool {
+    /// Aborted transactions that may have records in `from..to` and whose marker is at or above `markers_from`. `None`
+    /// when only the footers of objects know all of them.
+    pub fn aborted_between(&self, markers_from: Offset, from: Offset, to: Offset) -> Option<Vec<AbortedTransaction>> {
         let state = self.state();
-        from >= state.log_start && from < state.durable && state.tail.start().is_none_or(|start| from < start)
+        let known = state.producers_loaded && markers_from >= state.held_from();
+        known.then(|| {
+            let mut found = state.aborted_between(from, to);
+            found.retain(|t| t.last_offset >= markers_from);
+            found
+        })
+    }
+
+    /// Whether a read from `from` may have to ask object storage: for the batch that holds it or, for a reader of what
+    /// is committed, for the state of transactions.
+    pub fn is_only_stored(&self, from: Offset, isolation: Isolation) -> bool {
+        let state = self.state();
+        let unknown = isolation == Isolation::ReadCommitted && !state.producers_loaded;
+        unknown
+            || (from >= state.log_start && from < state.durable && state.tail.start().is_none_or(|start| from < start))
     }
 
     /// `waiter` is woken at the next move of the high watermark or when the partition closes.
@@ -260,26 +335,22 @@ impl Partition {
     }
 
     pub fn active_producers(&self) -> Vec<ActiveProducer> {
-        self.state().producers.active()
+        self.state().producers.as_ref().map_or_else(Vec::new, |p| p.active())
     }
 
-    /// Whether the state of idempotent producers has to be fetched from object storage first.
+    /// Whether the state of producers and transactions has to be fetched from where uploads keep it first.
     pub fn needs_producer_state(&self) -> bool {
         !self.state().producers_loaded
     }
 
-    /// Takes the producer state that object storage holds as of the uploaded end. Only the first call counts.
+    /// Takes the state of producers and transactions as of the uploaded end. Only the first call counts.
     pub fn load_producer_state(&self, stored: &PartitionState) {
-        let mut state = self.state();
-        if !state.producers_loaded {
-            state.producers.load_under(stored);
-            state.producers_loaded = true;
-        }
+        self.state().load(stored);
     }
 
     /// Forgets producers without an append since `before_ms`.
     pub fn expire_producers(&self, before_ms: i64) {
-        self.state().producers.expire(before_ms);
+        self.state().expire_producers(before_ms);
     }
 
     /// What an upload of `ledger` below `through` takes from this partition; `None` when that is nothing.
@@ -294,9 +365,7 @@ impl Partition {
 
     /// Drops what only takes memory: batches in object storage whose WAL segment has been used again.
     pub fn prune(&self, oldest_segment: u64) {
-        let mut state = self.state();
-        let uploaded = state.uploaded_end;
-        state.tail.prune(uploaded, oldest_segment);
+        self.state().prune(oldest_segment);
     }
 
     /// Drops the memory copy of the batch at `base`.

@@ -6,15 +6,15 @@ use std::sync::Arc;
 use tokio::sync::{Notify, oneshot};
 
 use crate::base::{EntryId, LeaderEpoch, LedgerId, Offset, PartitionId};
-use crate::batch::{Header, StoredBatch};
+use crate::batch::{EndMarker, Header, StoredBatch};
 use crate::metadata;
-use crate::object::PartitionState;
+use crate::object::{AbortedTransaction, PartitionState};
 use crate::wal::Location;
 
 use super::epochs::EpochHistory;
-use super::producers::Producers;
+use super::producer_state::ProducerState;
 use super::tail::{Tail, TailBatch};
-use super::{Positions, ReadError, ReadPlan};
+use super::{Isolation, Positions, ReadError, ReadPlan};
 
 /// A batch that recovery found in the WAL.
 #[derive(Clone, Debug)]
@@ -24,6 +24,8 @@ pub struct Recovered {
     pub ledger: LedgerId,
     pub entry: EntryId,
     pub location: Location,
+    /// Of a control batch: how it ended its transaction.
+    pub marker: Option<EndMarker>,
 }
 
 /// The WAL lacks records that were acknowledged and are nowhere else.
@@ -67,7 +69,9 @@ pub(super) struct State {
     pub durable: Offset,
     pub next: Offset,
     pub tail: Tail,
-    pub producers: Producers,
+    /// `None` while nothing is known of any producer.
+    pub producers: Option<Box<ProducerState>>,
+    /// What object storage knows of producers and transactions as of the uploaded end is in `producers`, too.
     pub producers_loaded: bool,
     pub waiters: VecDeque<(Offset, oneshot::Sender<()>)>,
     pub fetchers: Vec<Arc<Notify>>,
@@ -89,7 +93,7 @@ impl State {
             durable: image.uploaded_end,
             next: image.uploaded_end,
             tail: Tail::default(),
-            producers: Producers::default(),
+            producers: None,
             // Without anything in object storage there is nothing to load.
             producers_loaded: image.uploaded_end == Offset::ZERO,
             waiters: VecDeque::new(),
@@ -115,7 +119,7 @@ impl State {
             return Err(RecoveredGap { partition: id, from: self.next, to: header.base_offset });
         }
         self.history.begin(header.leader_epoch, header.base_offset);
-        self.producers.record(&header, now_ms);
+        self.record_producer(&header, found.marker, now_ms);
         let mut batch = TailBatch::new(&header, found.bytes, found.ledger, found.entry);
         batch.location = Some(found.location);
         self.next = batch.end();
@@ -124,18 +128,25 @@ impl State {
         Ok(())
     }
 
+    fn record_producer(&mut self, header: &Header, marker: Option<EndMarker>, now_ms: i64) {
+        if header.has_producer() {
+            let loaded = self.producers_loaded;
+            self.producers.get_or_insert_default().record(header, marker, loaded, now_ms);
+        }
+    }
+
     /// Records a batch that has entered the ledger; answers what to wait on for its durability.
     pub fn appended(
         &mut self,
         header: &Header,
         stored: StoredBatch,
-        ledger: LedgerId,
-        entry: EntryId,
+        marker: Option<EndMarker>,
+        (ledger, entry): (LedgerId, EntryId),
         now_ms: i64,
     ) -> Option<oneshot::Receiver<()>> {
         let mut batch = TailBatch::new(header, stored.len(), ledger, entry);
         batch.memory = Some(stored);
-        self.producers.record(header, now_ms);
+        self.record_producer(header, marker, now_ms);
         self.next = batch.end();
         self.tail.push(batch);
         self.wait_for(self.next)
@@ -169,19 +180,53 @@ impl State {
             log_start: self.log_start,
             uploaded_end: self.uploaded_end,
             high_watermark: self.durable,
+            last_stable: self.last_stable(),
             next: self.next,
         }
     }
 
-    pub fn read(&self, from: Offset, max_bytes: usize, at_least_one: bool) -> Result<ReadPlan, ReadError> {
+    /// First offset above what every transaction has settled: the first one that is open, or the high watermark.
+    /// Never below the log start, which may pass an open transaction. `None` when object storage knows more than is
+    /// loaded.
+    pub fn last_stable(&self) -> Option<Offset> {
+        if !self.producers_loaded {
+            return None;
+        }
+        let unstable = self.producers.as_ref().and_then(|p| p.first_unstable(self.durable));
+        Some(unstable.map_or(self.durable, |first| first.min(self.durable).max(self.log_start)))
+    }
+
+    /// First offset from which on this node itself holds the batches, and knows every transaction that ends there.
+    pub fn held_from(&self) -> Offset {
+        self.tail.start().unwrap_or(self.uploaded_end)
+    }
+
+    /// Aborted transactions that may have records in `from..to`. Whole only where `from` is not below
+    /// [`State::held_from`].
+    pub fn aborted_between(&self, from: Offset, to: Offset) -> Vec<AbortedTransaction> {
+        self.producers.as_ref().map_or_else(Vec::new, |p| p.aborted_between(from, to))
+    }
+
+    pub fn read(
+        &self,
+        from: Offset,
+        max_bytes: usize,
+        at_least_one: bool,
+        isolation: Isolation,
+    ) -> Result<ReadPlan, ReadError> {
         if self.closed {
             return Err(ReadError::Closed);
         }
         if from < self.log_start || from > self.next {
             return Err(ReadError::OutOfRange { log_start: self.log_start, high_watermark: self.durable });
         }
-        let mut plan = ReadPlan { positions: self.positions(), tail: Vec::new(), in_objects: false };
-        if from >= self.durable {
+        let positions = self.positions();
+        let limit = match isolation {
+            Isolation::ReadUncommitted => self.durable,
+            Isolation::ReadCommitted => positions.last_stable.ok_or(ReadError::StateNotLoaded)?,
+        };
+        let mut plan = ReadPlan { positions, limit, tail: Vec::new(), aborted: Vec::new(), in_objects: false };
+        if from >= limit {
             return Ok(plan);
         }
         if self.tail.start().is_none_or(|start| from < start) {
@@ -189,13 +234,18 @@ impl State {
             return Ok(plan);
         }
         let mut bytes = 0;
-        for batch in self.tail.durable_from(from) {
+        for batch in self.tail.durable_from(from).take_while(|b| b.base < limit) {
             let first = plan.tail.is_empty() && at_least_one;
             if !first && bytes + batch.bytes as usize > max_bytes {
                 break;
             }
             bytes += batch.bytes as usize;
             plan.tail.push(batch.clone());
+        }
+        if isolation == Isolation::ReadCommitted
+            && let Some(last) = plan.tail.last()
+        {
+            plan.aborted = self.aborted_between(from, last.end());
         }
         Ok(plan)
     }
@@ -215,12 +265,11 @@ impl State {
             .cloned()
             .collect();
         let (base, end) = (batches.first()?.base, batches.last()?.end());
-        let state = PartitionState {
-            epochs: self.history.below(end),
-            producers: self.producers.as_of(end),
-            log_start: self.log_start,
-            ..Default::default()
-        };
+        let mut state =
+            PartitionState { epochs: self.history.below(end), log_start: self.log_start, ..Default::default() };
+        if let Some(producers) = &self.producers {
+            producers.describe_run(base, end, &mut state);
+        }
         Some(UploadRun { partition: id, base, end, batches, state, epochs: self.history.within(base, end) })
     }
 
@@ -228,7 +277,49 @@ impl State {
         self.log_start = self.log_start.max(image.log_start.min(self.durable));
         if image.uploaded_end > self.uploaded_end {
             self.uploaded_end = image.uploaded_end.min(self.durable);
-            self.producers.trim(self.uploaded_end);
+            let (uploaded, held) = (self.uploaded_end, self.held_from());
+            if let Some(producers) = &mut self.producers {
+                producers.trim(uploaded, held);
+            }
+        }
+        let cleaned_end = image.cleaned_end.min(self.uploaded_end);
+        self.let_go(|tail, _| tail.drop_compacted(cleaned_end));
+    }
+
+    /// Drops batches in object storage whose WAL segment has been used again, and what was kept for reading them.
+    pub fn prune(&mut self, oldest_segment: u64) {
+        self.let_go(|tail, uploaded_end| tail.prune(uploaded_end, oldest_segment));
+    }
+
+    /// Lets the tail drop what is in object storage, and with it what was kept for reading that.
+    fn let_go(&mut self, drop: impl FnOnce(&mut Tail, Offset)) {
+        let before = self.held_from();
+        drop(&mut self.tail, self.uploaded_end);
+        let (uploaded, held) = (self.uploaded_end, self.held_from());
+        if held != before
+            && let Some(producers) = &mut self.producers
+        {
+            producers.forget_aborted(uploaded, held);
+        }
+    }
+
+    /// Takes what object storage knows as of the uploaded end. Only the first call counts.
+    pub fn load(&mut self, stored: &PartitionState) {
+        if !self.producers_loaded {
+            if !stored.producers.is_empty() || !stored.open_transactions.is_empty() || self.producers.is_some() {
+                self.producers.get_or_insert_default().load_under(stored);
+            }
+            self.producers_loaded = true;
+        }
+    }
+
+    /// Forgets producers without an append since `before_ms`, and the box when nothing is left in it.
+    pub fn expire_producers(&mut self, before_ms: i64) {
+        if let Some(producers) = &mut self.producers {
+            producers.expire(before_ms);
+            if producers.is_empty() {
+                self.producers = None;
+            }
         }
     }
 }
@@ -262,26 +353,31 @@ mod tests {
             ledger: LEDGER,
             entry: EntryId(entry),
             location: location(1),
+            marker: None,
         }
+    }
+
+    fn read(state: &State, from: i64, max_bytes: usize, at_least_one: bool) -> Result<ReadPlan, ReadError> {
+        state.read(Offset(from), max_bytes, at_least_one, Isolation::ReadUncommitted)
     }
 
     fn append(state: &mut State, count: i32, entry: u64) -> Option<oneshot::Receiver<()>> {
         let mut batch = sample::batch(count, 100);
         batch.place(state.next, state.leader_epoch);
-        state.appended(&batch.header(), batch, LEDGER, EntryId(entry), 0)
+        state.appended(&batch.header(), batch, None, (LEDGER, EntryId(entry)), 0)
     }
 
     #[test]
     fn records_are_invisible_until_they_are_durable() {
         let mut state = State::open(ID, &image(0, 0), vec![], 0).expect("open");
         let mut waiting = append(&mut state, 3, 0).expect("not durable yet");
-        let plan = state.read(Offset(0), 1 << 20, true).expect("in range");
+        let plan = read(&state, 0, 1 << 20, true).expect("in range");
         assert!(plan.tail.is_empty() && !plan.in_objects);
         assert!(waiting.try_recv().is_err());
         let news = state.synced(LEDGER, EntryId(0), location(1)).expect("in turn");
         assert_eq!((news.base, news.answers.len()), (Offset(0), 1));
-        assert_eq!(state.read(Offset(2), 1, true).expect("in range").tail.len(), 1);
-        assert!(matches!(state.read(Offset(4), 1, true), Err(ReadError::OutOfRange { .. })));
+        assert_eq!(read(&state, 2, 1, true).expect("in range").tail.len(), 1);
+        assert!(matches!(read(&state, 4, 1, true), Err(ReadError::OutOfRange { .. })));
     }
 
     #[test]
@@ -291,16 +387,16 @@ mod tests {
             let _ = append(&mut state, 3, entry);
             state.synced(LEDGER, EntryId(entry), location(1));
         }
-        assert_eq!(state.read(Offset(0), 1, true).expect("in range").tail.len(), 1);
-        assert_eq!(state.read(Offset(0), 1, false).expect("in range").tail.len(), 0);
-        assert_eq!(state.read(Offset(0), 1 << 20, false).expect("in range").tail.len(), 3);
+        assert_eq!(read(&state, 0, 1, true).expect("in range").tail.len(), 1);
+        assert_eq!(read(&state, 0, 1, false).expect("in range").tail.len(), 0);
+        assert_eq!(read(&state, 0, 1 << 20, false).expect("in range").tail.len(), 3);
     }
 
     #[test]
     fn recovery_goes_on_where_the_wal_ends_and_refuses_a_gap() {
         let state = State::open(ID, &image(10, 0), vec![recovered(5, 5, 0), recovered(10, 2, 1)], 0).expect("open");
         assert_eq!((state.next, state.durable, state.tail.start()), (Offset(12), Offset(12), Some(Offset(10))));
-        assert!(state.read(Offset(3), 1, true).expect("in range").in_objects);
+        assert!(read(&state, 3, 1, true).expect("in range").in_objects);
         assert_eq!(state.epoch_end(LeaderEpoch(1)), Some((LeaderEpoch(1), Offset(12))));
         let gap = State::open(ID, &image(10, 0), vec![recovered(11, 2, 1)], 0).err();
         assert_eq!(gap, Some(RecoveredGap { partition: ID, from: Offset(10), to: Offset(11) }));
@@ -325,10 +421,90 @@ mod tests {
     }
 
     #[test]
+    fn what_compaction_has_rewritten_is_read_from_objects() {
+        let mut state = State::open(ID, &image(0, 0), vec![recovered(0, 10, 0), recovered(10, 5, 1)], 0).expect("open");
+        let mut cleaned = image(15, 0);
+        state.follow(&cleaned);
+        assert!(!state.read(Offset(3), 1, true, Isolation::ReadUncommitted).expect("in range").in_objects);
+        cleaned.cleaned_end = Offset(10);
+        state.follow(&cleaned);
+        assert!(state.read(Offset(3), 1, true, Isolation::ReadUncommitted).expect("in range").in_objects);
+        assert!(!state.read(Offset(10), 1, true, Isolation::ReadUncommitted).expect("in range").in_objects);
+    }
+
+    #[test]
     fn positions_never_move_back() {
         let mut state = State::open(ID, &image(0, 0), vec![recovered(0, 10, 0)], 0).expect("open");
         state.follow(&image(5, 4));
         state.follow(&image(2, 1));
         assert_eq!((state.uploaded_end, state.log_start), (Offset(5), Offset(4)));
+    }
+    fn transactional(state: &mut State, entry: u64) {
+        let mut batch = sample::produced(2, 100, 9, 0, entry as i32 * 2);
+        batch.place(state.next, state.leader_epoch);
+        let header = batch.header();
+        let header = Header { attributes: header.attributes | 0x10, ..header };
+        let _ = state.appended(&header, batch, None, (LEDGER, EntryId(entry)), 0);
+    }
+
+    fn abort(state: &mut State, entry: u64) {
+        let marker = EndMarker { commit: false, coordinator_epoch: 0 };
+        let mut batch = crate::batch::end_marker(crate::base::ProducerId(9), 0, marker, 100).expect("small");
+        batch.place(state.next, state.leader_epoch);
+        let _ = state.appended(&batch.header(), batch, Some(marker), (LEDGER, EntryId(entry)), 0);
+    }
+
+    fn committed(state: &State, from: i64) -> (Vec<i64>, usize) {
+        let plan = state.read(Offset(from), 1 << 20, true, Isolation::ReadCommitted).expect("in range");
+        (plan.tail.iter().map(|b| b.base.0).collect(), plan.aborted.len())
+    }
+
+    #[test]
+    fn a_reader_of_what_is_committed_stops_at_the_open_transaction_until_its_end_is_durable() {
+        let mut state = State::open(ID, &image(0, 0), vec![], 0).expect("open");
+        let _ = append(&mut state, 2, 0);
+        transactional(&mut state, 1);
+        let _ = append(&mut state, 2, 2);
+        for entry in 0..3 {
+            state.synced(LEDGER, EntryId(entry), location(1));
+        }
+        assert_eq!(state.last_stable(), Some(Offset(2)));
+        assert_eq!(committed(&state, 0), (vec![0], 0));
+        assert_eq!(committed(&state, 3), (vec![], 0), "beyond the last stable offset there is nothing yet");
+        assert_eq!(read(&state, 0, 1 << 20, true).expect("in range").tail.len(), 3);
+        abort(&mut state, 3);
+        assert_eq!(state.last_stable(), Some(Offset(2)), "the marker may still be lost");
+        let waiter = Arc::new(Notify::new());
+        state.fetchers.push(waiter);
+        assert_eq!(state.synced(LEDGER, EntryId(3), location(1)).expect("in turn").wake.len(), 1);
+        assert_eq!(state.last_stable(), Some(Offset(7)));
+        assert_eq!(committed(&state, 0), (vec![0, 2, 4, 6], 1));
+        assert_eq!(committed(&state, 4), (vec![4, 6], 1), "its marker lies in the read");
+        assert_eq!(committed(&state, 0).1, 1);
+    }
+
+    #[test]
+    fn the_log_start_may_pass_an_open_transaction() {
+        let mut state = State::open(ID, &image(0, 0), vec![], 0).expect("open");
+        transactional(&mut state, 0);
+        let _ = append(&mut state, 2, 1);
+        for entry in 0..2 {
+            state.synced(LEDGER, EntryId(entry), location(1));
+        }
+        state.follow(&image(0, 3));
+        assert_eq!((state.last_stable(), committed(&state, 3)), (Some(Offset(3)), (vec![], 0)));
+    }
+
+    #[test]
+    fn a_partition_of_plain_producers_keeps_nothing_of_them() {
+        let mut state = State::open(ID, &image(0, 0), vec![], 0).expect("open");
+        let _ = append(&mut state, 2, 0);
+        assert!(state.producers.is_none());
+        assert!(size_of::<State>() <= 320, "{} bytes in every partition", size_of::<State>());
+        transactional(&mut state, 1);
+        state.expire_producers(i64::MAX);
+        assert!(state.producers.is_some(), "its transaction is open");
+        abort(&mut state, 2);
+        state.synced(LEDGER, EntryId(0), location(1));
     }
 }

@@ -129,6 +129,15 @@ impl Tail {
         }
     }
 
+    /// Drops batches below `cleaned_end`, which compaction has rewritten in object storage: read from here they would
+    /// show what is gone.
+    pub fn drop_compacted(&mut self, cleaned_end: Offset) {
+        while self.durable > 0 && self.batches.front().is_some_and(|front| front.end() <= cleaned_end) {
+            self.batches.pop_front();
+            self.durable -= 1;
+        }
+    }
+
     /// Durable batches from the one that holds `from` on.
     pub fn durable_from(&self, from: Offset) -> impl Iterator<Item = &TailBatch> {
         let first = self.batches.partition_point(|b| b.end() <= from);

@@ -12,6 +12,7 @@
 
 mod group;
 mod index;
+mod kept;
 mod log;
 mod machine;
 mod network;
@@ -38,6 +39,7 @@ use crate::kv::{Batch, Durability, Fenced, Kv, OpenError, ReadError};
 use crate::metadata::{Command, Image, Response};
 
 pub use index::{ObjectIndex, Totals, Unsettled};
+pub use kept::{KeepError, KeptState, KeptStates};
 pub use proposer::ProposeError;
 pub use snapshot::SnapshotError;
 
@@ -68,7 +70,11 @@ pub enum StartError {
     Open(#[from] OpenError),
     #[error("the metadata in {dir} cannot be read: {source}")]
     Read { dir: PathBuf, source: ReadError },
-    #[error("the metadata in {dir} belong to nodes {found:?}, this is node {node}: correct node.id or the folder")]
+    #[error(
+        "node_id = {node} does not fit the metadata folder {}, which belongs to node {}: put the right casemate.toml \
+         and folder together",
+        dir.display(), found.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")
+    )]
     OtherNode { dir: PathBuf, found: Vec<u64>, node: NodeId },
     #[error("node id {0} is negative")]
     NodeId(NodeId),
@@ -163,6 +169,11 @@ impl Quorum {
 
     pub fn index(&self) -> Arc<dyn ObjectIndex> {
         Arc::new(KvIndex(Arc::clone(&self.kv)))
+    }
+
+    /// What this node keeps for itself beside the metadata.
+    pub fn kept_states(&self) -> KeptStates {
+        KeptStates(Arc::clone(&self.kv))
     }
 
     /// The first storage failure, once there is one: fence the node and exit.

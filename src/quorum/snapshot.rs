@@ -48,7 +48,7 @@ pub struct Restored {
 impl Restored {
     /// Replaces what is stored, of which `before` is the image.
     pub fn write(&self, before: &Image, batch: &mut Batch) {
-        for family in [Family::Range, Family::Object, Family::ObjectState] {
+        for family in [Family::Range, Family::Object, Family::ObjectState, Family::ProducerState] {
             batch.delete_family(family);
         }
         for op in &self.index {

@@ -92,6 +92,23 @@ impl PrincipalRules {
     }
 }
 
+/// A pattern of Java's that matches whole texts, read as the patterns of the rules are.
+#[derive(Debug, Clone)]
+pub struct WholePattern(Regex);
+
+impl WholePattern {
+    /// The error is the reason why the pattern cannot be used.
+    pub fn new(pattern: &str) -> Result<WholePattern, String> {
+        let translated = translate(pattern).map_err(|reason| reason.to_string())?;
+        let regex = Regex::new(&format!(r"\A(?:{translated})\z")).map_err(|e| last_line(&e.to_string()))?;
+        Ok(WholePattern(regex))
+    }
+
+    pub fn matches(&self, text: &str) -> bool {
+        self.0.is_match(text)
+    }
+}
+
 /// The rule at the front, if one is there and not just a comma, and what follows it.
 fn take_rule(text: &str) -> Result<(Option<Rule>, &str), RuleError> {
     if let Some(after) = text.strip_prefix("DEFAULT") {

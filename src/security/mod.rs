@@ -19,7 +19,7 @@ mod tls_tests;
 
 pub use der::Malformed;
 pub use files::FileError;
-pub use mapping::{PrincipalRules, RuleError};
+pub use mapping::{PrincipalRules, RuleError, WholePattern};
 pub use permit::{Authorizer, Denied, Operation, Permit, Resource, ResourceKind};
 pub use pki::{CreateError, Created, InitOptions, create, write_client_settings};
 pub use principal::{Principal, PrincipalError};

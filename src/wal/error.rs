@@ -5,6 +5,11 @@ use std::sync::Arc;
 
 use crate::base::{EntryId, LedgerId};
 
+/// What can be done about a WAL that is not whole. Nothing in this release gives up records that only it holds.
+pub const PUT_BACK: &str = "put the former folder wal back, or its disk, or a copy of its last state; if there is \
+                            none, keep all that is left for recovery: no command of this release gives up what only \
+                            the WAL has, and what was uploaded stays in object storage";
+
 /// Why the WAL cannot be opened. Nothing was cut or overwritten when one of these is returned.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -14,8 +19,8 @@ pub enum OpenError {
     Missing { what: String, remedy: &'static str },
     #[error(
         "{file} is damaged at byte {offset}: {detail}. It was synced once, so this is rot and no torn tail, and nothing \
-         is cut: restore the file from a copy; or, to give up what was not yet in object storage, move the folder wal \
-         away"
+         is cut: {back}",
+        back = PUT_BACK
     )]
     Corrupt { file: String, offset: u64, detail: String },
     #[error("{file} was written by a later release (format {found}): start that release")]
@@ -24,6 +29,9 @@ pub enum OpenError {
     Unsupported { file: String, feature: &'static str },
     #[error("cannot use {file}: {source}")]
     Io { file: String, source: io::Error },
+    #[cfg(feature = "failpoints")]
+    #[error("CASEMATE_PLANT = {0:?} is no planted bug: set skip-sync, reply-before-sync or cut-below-watermark")]
+    Plant(String),
 }
 
 /// What an append waits for when there is no room.

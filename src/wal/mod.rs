@@ -40,7 +40,7 @@ use crate::base::checksum::crc32c;
 use crate::base::{EntryId, LedgerId, WalIncarnation};
 use crate::env::{Disk, Entropy};
 
-pub use error::{AppendError, FullReason, OpenError, ReadError, SealError};
+pub use error::{AppendError, FullReason, OpenError, PUT_BACK, ReadError, SealError};
 pub use format::HEAD;
 pub use metrics::{GROUP_ENTRIES_BOUNDS, Metrics, SYNC_MICROS_BOUNDS};
 pub use quarantine::Quarantined;
@@ -185,7 +185,7 @@ impl Wal {
         on_entry: &mut dyn FnMut(RecoveredEntry<'_>),
         events: Arc<dyn WalEvents>,
     ) -> Result<(Arc<Wal>, RecoveryReport), OpenError> {
-        let plant = Plant::from_environment();
+        let plant = Plant::from_environment()?;
         Self::start(open::Request { disk, entropy, options, needed, on_entry, events, plant })
     }
 

@@ -12,7 +12,7 @@ use crate::base::WalIncarnation;
 use crate::base::{EntryId, LedgerId};
 use crate::env::{Disk, DiskFile, Entropy, OpenMode, failpoint};
 
-use super::error::OpenError;
+use super::error::{OpenError, PUT_BACK};
 use super::format::{Chain, HeaderFault, PAGE};
 use super::manifest::{DIR, Manifest};
 use super::metrics::Counters;
@@ -22,9 +22,6 @@ use super::segment::{self, Closed, Identity, Segment};
 use super::state::{Active, FreeFile, Ledger, Room, Shared, State, data_end};
 use super::writer::{LastBlock, Writer};
 use super::{RecoveredEntry, RecoveryReport, WalEvents, WalOptions, quarantine};
-
-pub const GIVE_UP: &str = "put it back from a copy; or, to give up the records that were not yet in object storage, move \
-                           the folder wal away, and a new and empty one is made";
 
 /// What the caller of `open` gives.
 pub struct Request<'a> {
@@ -55,7 +52,7 @@ pub fn open(request: Request<'_>) -> Result<(Arc<Shared>, Writer, RecoveryReport
     options.check()?;
     let created = make_folder(&*disk, entropy)?;
     let Some(mut manifest) = Manifest::load(&*disk)? else {
-        return Err(OpenError::Missing { what: "wal/manifest".into(), remedy: GIVE_UP });
+        return Err(OpenError::Missing { what: "wal/manifest".into(), remedy: PUT_BACK });
     };
     let identity = Identity { incarnation: manifest.incarnation, salt: manifest.salt };
     let mut files = open_files(&*disk, &manifest, identity, &options)?;
@@ -130,12 +127,12 @@ fn open_files(
         }
         let file = match disk.open(&name, OpenMode::ReadWrite) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                return Err(OpenError::Missing { what: name, remedy: GIVE_UP });
+                return Err(OpenError::Missing { what: name, remedy: PUT_BACK });
             }
             other => other.map_err(failed(&name))?,
         };
         if file.len().map_err(failed(&name))? < entry.bytes {
-            return Err(OpenError::Missing { what: format!("the end of {name}"), remedy: GIVE_UP });
+            return Err(OpenError::Missing { what: format!("the end of {name}"), remedy: PUT_BACK });
         }
         match segment::read_header(&*file).map_err(failed(&name))? {
             Ok(header) if header == identity.header(entry.generation, entry.bytes) => {}

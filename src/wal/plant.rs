@@ -1,5 +1,7 @@
-//! Bugs planted on purpose, which the power-loss tests must catch. In a shipped binary there is only `None`, and the
-//! branches on it disappear.
+//! Bugs planted on purpose, which the tests must catch: power loss in memory, and the real process under strace. In a
+//! shipped binary there is only `None`, and the branches on it disappear.
+
+use super::error::OpenError;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Plant {
@@ -16,21 +18,31 @@ pub(super) enum Plant {
 }
 
 impl Plant {
-    /// The bug named by `CASEMATE_PLANT`.
+    /// The bug named by `CASEMATE_PLANT`. A name that is none is an error: a bug that was never planted would look like
+    /// one that nobody can catch.
     #[cfg(feature = "failpoints")]
-    pub fn from_environment() -> Plant {
-        match std::env::var("CASEMATE_PLANT").as_deref() {
-            Ok("skip-sync") => Plant::SkipSync,
-            Ok("reply-before-sync") => Plant::ReplyBeforeSync,
-            Ok("cut-below-watermark") => Plant::CutBelowWatermark,
-            // A misspelt bug that nobody catches would look like one that nobody can catch. Other modules have their own.
-            _ => Plant::None,
+    pub fn from_environment() -> Result<Plant, OpenError> {
+        use std::env::VarError;
+        match std::env::var("CASEMATE_PLANT") {
+            Err(VarError::NotPresent) => Ok(Plant::None),
+            Err(VarError::NotUnicode(name)) => Err(OpenError::Plant(name.display().to_string())),
+            Ok(name) => Plant::named(&name).ok_or(OpenError::Plant(name)),
         }
     }
 
     #[cfg(not(feature = "failpoints"))]
-    pub fn from_environment() -> Plant {
-        Plant::None
+    pub fn from_environment() -> Result<Plant, OpenError> {
+        Ok(Plant::None)
+    }
+
+    #[cfg(feature = "failpoints")]
+    fn named(name: &str) -> Option<Plant> {
+        match name {
+            "skip-sync" => Some(Plant::SkipSync),
+            "reply-before-sync" => Some(Plant::ReplyBeforeSync),
+            "cut-below-watermark" => Some(Plant::CutBelowWatermark),
+            _ => None,
+        }
     }
 
     pub fn skips_sync(self) -> bool {

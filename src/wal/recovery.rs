@@ -13,7 +13,7 @@ use std::sync::Arc;
 use crate::base::{EntryId, LedgerId};
 
 use super::RecoveredEntry;
-use super::error::OpenError;
+use super::error::{OpenError, PUT_BACK};
 use super::format::{
     BLOCK_HEADER, BlockHeader, Chain, ENTRY_HEADER, EntryHeader, FLAG_CLOSING, HeaderFault, PAGE, check_block,
 };
@@ -296,7 +296,7 @@ fn read(segment: &Segment, position: u64, len: usize, buf: &mut Vec<u8>) -> Resu
     if read < len {
         return Err(OpenError::Missing {
             what: format!("the end of {}, which is {} bytes long", segment.path(), position + read as u64),
-            remedy: super::open::GIVE_UP,
+            remedy: PUT_BACK,
         });
     }
     Ok(())

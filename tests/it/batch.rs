@@ -52,6 +52,12 @@ pub fn encode(values: &[Vec<u8>], producer: Producer, base_sequence: i32, timest
     encode_body(&records, values.len() as i32, 0, producer, base_sequence, timestamp)
 }
 
+/// As `encode`, in a transaction of the producer.
+pub fn transactional(values: &[Vec<u8>], producer: Producer, base_sequence: i32, timestamp: i64) -> Vec<u8> {
+    let plain = encode(values, producer, base_sequence, timestamp);
+    encode_body(&plain[61..], values.len() as i32, 0x10, producer, base_sequence, timestamp)
+}
+
 /// Puts a header before already encoded (perhaps compressed, perhaps wrong) records.
 pub fn encode_body(
     records: &[u8],

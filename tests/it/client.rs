@@ -10,6 +10,9 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+/// What a client calls itself unless it is told otherwise.
+const CLIENT_ID: &str = "it";
+
 pub const TIMEOUT: Duration = Duration::from_secs(20);
 
 pub trait Stream: Read + Write + Send {}
@@ -20,6 +23,7 @@ pub struct Client {
     stream: Box<dyn Stream>,
     socket: TcpStream,
     correlation_id: i32,
+    client_id: String,
 }
 
 /// What a produce request came to for one partition.
@@ -42,7 +46,7 @@ pub struct Fetched {
 impl Client {
     pub fn connect(address: SocketAddr) -> io::Result<Client> {
         let socket = tcp(address)?;
-        Ok(Client { stream: Box::new(socket.try_clone()?), socket, correlation_id: 0 })
+        Ok(Client { stream: Box::new(socket.try_clone()?), socket, correlation_id: 0, client_id: CLIENT_ID.to_owned() })
     }
 
     /// TLS by a prepared configuration; the handshake ends with the first request's answer.
@@ -52,7 +56,13 @@ impl Client {
         let session = rustls::ClientConnection::new(std::sync::Arc::new(config), name)
             .map_err(|e| io::Error::other(e.to_string()))?;
         let stream = Box::new(rustls::StreamOwned::new(session, socket.try_clone()?));
-        Ok(Client { stream, socket, correlation_id: 0 })
+        Ok(Client { stream, socket, correlation_id: 0, client_id: CLIENT_ID.to_owned() })
+    }
+
+    /// The same connection under another client id.
+    pub fn named(mut self, client_id: &str) -> Client {
+        self.client_id = client_id.to_owned();
+        self
     }
 
     pub fn local_port(&self) -> u16 {
@@ -85,7 +95,8 @@ impl Client {
     /// Sends a request without waiting; the answer is taken by `receive` in the same order.
     pub fn send<R: Request>(&mut self, version: i16, request: &R) -> io::Result<()> {
         self.correlation_id += 1;
-        self.send_raw(&frame(version, request, self.correlation_id))
+        let frame = try_frame_of(&self.client_id, version, request, self.correlation_id).map_err(io::Error::other)?;
+        self.send_raw(&frame)
     }
 
     /// The next answer, to a request of type `R`.
@@ -253,11 +264,20 @@ pub fn frame<R: Request>(version: i16, request: &R, correlation_id: i32) -> Vec<
 
 /// Errs if the request has a field set that the version lacks.
 pub fn try_frame<R: Request>(version: i16, request: &R, correlation_id: i32) -> Result<Vec<u8>, String> {
+    try_frame_of(CLIENT_ID, version, request, correlation_id)
+}
+
+fn try_frame_of<R: Request>(
+    client_id: &str,
+    version: i16,
+    request: &R,
+    correlation_id: i32,
+) -> Result<Vec<u8>, String> {
     let header = RequestHeader::default()
         .with_request_api_key(R::KEY)
         .with_request_api_version(version)
         .with_correlation_id(correlation_id)
-        .with_client_id(Some(text("it")));
+        .with_client_id(Some(text(client_id)));
     let mut bytes = BytesMut::from(&[0u8; 4][..]);
     header.encode(&mut bytes, R::header_version(version)).map_err(|e| e.to_string())?;
     request.encode(&mut bytes, version).map_err(|e| e.to_string())?;

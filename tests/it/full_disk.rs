@@ -1,5 +1,5 @@
-//! A disk that runs full and is emptied again, on a small file system of its own: nothing acknowledged is lost, and
-//! the process either goes on or ends with one sentence.
+//! A disk that runs full and is emptied again, is full at the start, or read-only, on a small file system of its own:
+//! nothing acknowledged is lost, and the process either goes on or ends with one sentence.
 
 use super::batch::{self, NO_PRODUCER};
 use super::client::Client;
@@ -98,6 +98,34 @@ fn a_full_disk_loses_nothing_and_recovers() {
         }
     }
     assert!(expected >= next, "{next} records were acknowledged, {expected} are there");
+}
+
+#[test]
+fn a_first_start_without_room_names_the_folder_and_the_remedy() {
+    let dir = folder();
+    let Some(disk) = SmallDisk::mount(&dir.path().join("disk"), 64) else {
+        return skip("a tmpfs cannot be mounted here (not root?)");
+    };
+    let data = disk.0.join("data");
+    let ended = Launch::dev(&data).set("wal.segment_bytes", "134217728").run_to_end();
+    let file = format!("wal/000000.seg in {}", data.display());
+    ended.expect(3, &[&file, "No space left on device", "free space", "wal.budget_bytes"]);
+    launch(&data).start().terminate(Duration::from_secs(30)).expect(0, &[]); // what is asked for helps
+}
+
+#[test]
+fn a_read_only_folder_is_refused_with_a_remedy() {
+    let dir = folder();
+    let Some(disk) = SmallDisk::mount(&dir.path().join("disk"), 160) else {
+        return skip("a tmpfs cannot be mounted here (not root?)");
+    };
+    let data = disk.0.join("data");
+    launch(&data).start().terminate(Duration::from_secs(30)).expect(0, &[]);
+    let remounted = Command::new("mount").args(["-o", "remount,ro"]).arg(&disk.0).status();
+    assert!(remounted.is_ok_and(|status| status.success()), "a tmpfs can be made read-only");
+    launch(&data)
+        .run_to_end()
+        .expect(4, &[&data.display().to_string(), "Read-only file system", "mount, owner and mode"]);
 }
 
 fn number(value: &[u8]) -> u32 {

@@ -129,12 +129,13 @@ impl Launch {
 fn read_log(pipe: impl BufRead, log: &Mutex<Vec<String>>, ready: &mpsc::Sender<BTreeMap<String, SocketAddr>>) {
     for line in pipe.split(b'\n').map_while(Result::ok) {
         let line = String::from_utf8_lossy(&line).into_owned();
+        // Before it is reported, so that whoever waits for it also finds it in the log.
+        log.lock().expect("no reader panics").push(line.clone());
         if let Some(rest) = line.strip_prefix("casemate ready ") {
             let pairs = rest.split_whitespace().filter_map(|w| w.split_once('='));
             let addresses = pairs.filter_map(|(name, address)| Some((name.to_string(), address.parse().ok()?)));
             let _ = ready.send(addresses.collect());
         }
-        log.lock().expect("no reader panics").push(line);
     }
 }
 
@@ -276,7 +277,7 @@ impl Target {
             return Target { address, broker: None, _dir: None };
         }
         let dir = folder();
-        let broker = Launch::dev(dir.path()).start();
+        let broker = Launch::dev(dir.path()).set("group.initial.rebalance.delay.ms", "0").start();
         Target { address: broker.address("plaintext"), broker: Some(broker), _dir: Some(dir) }
     }
 

@@ -41,7 +41,7 @@ fn samples(advertised: &[(i16, i16, i16)]) -> Vec<Sample> {
     let epoch = offset_for_leader_epoch_request::OffsetForLeaderTopic::default().with_topic(topic("t"));
     let epoch = epoch.with_partitions(vec![offset_for_leader_epoch_request::OffsetForLeaderPartition::default()]);
     let paged = describe_topic_partitions_request::TopicRequest::default().with_name(topic("t"));
-    vec![
+    let mut samples = vec![
         sample(advertised, produce_request("t", -1, vec![(0, records)])),
         sample(advertised, fetch_request("t", 0, 0, 0, 1000)),
         sample(advertised, ListOffsetsRequest::default().with_topics(vec![listed])),
@@ -66,6 +66,85 @@ fn samples(advertised: &[(i16, i16, i16)]) -> Vec<Sample> {
         sample(advertised, DescribeQuorumRequest::default()),
         sample(advertised, DescribeProducersRequest::default()),
         sample(advertised, DescribeTopicPartitionsRequest::default().with_topics(vec![paged]).with_cursor(None)),
+    ];
+    samples.extend(group_samples(advertised));
+    samples.extend(transaction_samples(advertised));
+    samples.extend(cluster_samples(advertised));
+    samples
+}
+
+fn group_samples(advertised: &[(i16, i16, i16)]) -> Vec<Sample> {
+    let id = || GroupId(text("hostile"));
+    let committed = offset_commit_request::OffsetCommitRequestTopic::default().with_name(topic("t"));
+    let committed = committed.with_partitions(vec![offset_commit_request::OffsetCommitRequestPartition::default()]);
+    let protocol = join_group_request::JoinGroupRequestProtocol::default().with_name(text("range"));
+    let fetched = offset_fetch_request::OffsetFetchRequestGroup::default().with_group_id(id()).with_topics(None);
+    let deleted = offset_delete_request::OffsetDeleteRequestTopic::default().with_name(topic("t"));
+    let joining = JoinGroupRequest::default().with_group_id(id()).with_protocol_type(text("consumer"));
+    vec![
+        sample(advertised, OffsetCommitRequest::default().with_group_id(id()).with_topics(vec![committed])),
+        sample(advertised, OffsetFetchRequest::default().with_group_id(id()).with_topics(Some(vec![]))),
+        sample(advertised, OffsetFetchRequest::default().with_groups(vec![fetched])),
+        sample(advertised, FindCoordinatorRequest::default().with_key(text("hostile"))),
+        sample(advertised, FindCoordinatorRequest::default().with_coordinator_keys(vec![text("hostile")])),
+        sample(advertised, joining.with_session_timeout_ms(6000).with_protocols(vec![protocol])),
+        sample(advertised, HeartbeatRequest::default().with_group_id(id()).with_member_id(text("absent"))),
+        sample(advertised, LeaveGroupRequest::default().with_group_id(id())),
+        sample(advertised, SyncGroupRequest::default().with_group_id(id()).with_member_id(text("absent"))),
+        sample(advertised, DescribeGroupsRequest::default().with_groups(vec![id()])),
+        sample(advertised, ListGroupsRequest::default()),
+        sample(advertised, DeleteGroupsRequest::default().with_groups_names(vec![id()])),
+        sample(advertised, OffsetDeleteRequest::default().with_group_id(id()).with_topics(vec![deleted])),
+        sample(advertised, ConsumerGroupHeartbeatRequest::default().with_group_id(id()).with_member_id(text("absent"))),
+        sample(advertised, ConsumerGroupDescribeRequest::default().with_group_ids(vec![id()])),
+    ]
+}
+
+fn transaction_samples(advertised: &[(i16, i16, i16)]) -> Vec<Sample> {
+    let id = || TransactionalId(text("hostile"));
+    let added = add_partitions_to_txn_request::AddPartitionsToTxnTopic::default().with_name(topic("t"));
+    let added = vec![added.with_partitions(vec![0])];
+    let several = add_partitions_to_txn_request::AddPartitionsToTxnTransaction::default().with_transactional_id(id());
+    let committed = txn_offset_commit_request::TxnOffsetCommitRequestTopic::default().with_name(topic("t"));
+    let one = AddPartitionsToTxnRequest::default().with_v3_and_below_transactional_id(id());
+    let committing = TxnOffsetCommitRequest::default().with_transactional_id(id()).with_topics(vec![committed]);
+    let marker = write_txn_markers_request::WritableTxnMarker::default().with_producer_id(ProducerId(i64::MAX));
+    vec![
+        sample(advertised, one.with_v3_and_below_topics(added.clone())),
+        sample(advertised, AddPartitionsToTxnRequest::default().with_transactions(vec![several.with_topics(added)])),
+        sample(advertised, AddOffsetsToTxnRequest::default().with_transactional_id(id())),
+        sample(advertised, EndTxnRequest::default().with_transactional_id(id()).with_committed(true)),
+        sample(advertised, WriteTxnMarkersRequest::default().with_markers(vec![marker])),
+        sample(advertised, committing),
+        sample(advertised, DescribeTransactionsRequest::default().with_transactional_ids(vec![id()])),
+        sample(advertised, ListTransactionsRequest::default().with_state_filters(vec![text("Ongoing")])),
+    ]
+}
+
+/// What damage of these might change must be absent: another broker, a bad feature, quotas of nobody here.
+fn cluster_samples(advertised: &[(i16, i16, i16)]) -> Vec<Sample> {
+    let replaced = alter_configs_request::AlterConfigsResource::default().with_resource_type(2);
+    let elected = elect_leaders_request::TopicPartitions::default().with_topic(topic("t")).with_partitions(vec![0]);
+    let moved = alter_partition_reassignments_request::ReassignableTopic::default().with_name(topic("t"));
+    let feature = update_features_request::FeatureUpdateKey::default().with_feature(text("absent.version"));
+    let filter = describe_client_quotas_request::ComponentData::default().with_entity_type(text("user"));
+    let entity = alter_client_quotas_request::EntityData::default().with_entity_type(text("user"));
+    let change = alter_client_quotas_request::OpData::default().with_key(text("producer_byte_rate")).with_remove(true);
+    let quotas = alter_client_quotas_request::EntryData::default()
+        .with_entity(vec![entity.with_entity_name(Some(text("nobody-here")))])
+        .with_ops(vec![change]);
+    vec![
+        sample(advertised, AlterConfigsRequest::default().with_resources(vec![replaced])),
+        sample(advertised, ElectLeadersRequest::default().with_topic_partitions(Some(vec![elected]))),
+        sample(advertised, AlterPartitionReassignmentsRequest::default().with_topics(vec![moved])),
+        sample(advertised, ListPartitionReassignmentsRequest::default().with_topics(None)),
+        sample(advertised, UpdateFeaturesRequest::default().with_feature_updates(vec![feature])),
+        sample(advertised, UnregisterBrokerRequest::default().with_broker_id(BrokerId(9_999_999))),
+        sample(advertised, ListConfigResourcesRequest::default()),
+        sample(advertised, DescribeClientQuotasRequest::default().with_components(vec![filter])),
+        sample(advertised, AlterClientQuotasRequest::default().with_entries(vec![quotas]).with_validate_only(true)),
+        sample(advertised, GetTelemetrySubscriptionsRequest::default()),
+        sample(advertised, PushTelemetryRequest::default().with_metrics(bytes::Bytes::from_static(b"not metrics"))),
     ]
 }
 

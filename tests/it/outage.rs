@@ -129,9 +129,16 @@ impl Load {
     }
 }
 
-/// Reads everything, a piece at a time, and compares it with what was sent.
-fn verify(broker: &Broker, records: u64) {
-    let (mut client, mut next) = (broker.client(), 0);
+/// The first offset that the node itself holds (KIP-405): what is below is in the bucket alone.
+fn held_from(broker: &Broker) -> u64 {
+    let (error, _, offset) = broker.client().list_offset(TOPIC, 0, -4).expect("ListOffsets is answered");
+    assert_eq!(error, 0, "the earliest local offset");
+    offset as u64
+}
+
+/// Reads everything from an offset on, a piece at a time, and compares it with what was sent.
+fn verify(broker: &Broker, from: u64, records: u64) {
+    let (mut client, mut next) = (broker.client(), from);
     while next < records {
         let fetched = client.fetch(TOPIC, 0, next as i64, 1000, 8 << 20).expect("a fetch is answered");
         assert_eq!(fetched.error, 0, "at {next} of {records}");
@@ -181,8 +188,11 @@ fn outage(kind: &str, port: u16) {
         eventually("the exposure returns", Duration::from_secs(300), || (exposure(&broker) < 32e6).then_some(()));
     });
     assert_eq!(load.refused.load(Ordering::Relaxed), 0, "no write was refused");
-    verify(&broker, load.acked());
+    verify(&broker, 0, load.acked());
 }
+
+/// Of the WAL that runs full.
+const BUDGET: u64 = 64 << 20;
 
 fn full_log(kind: &str, port: u16) {
     let dir = folder();
@@ -191,7 +201,8 @@ fn full_log(kind: &str, port: u16) {
         return skip(&format!("{kind} cannot be started here"));
     }
     let data = dir.path().join("data");
-    let broker = s3.launch(&data, "67108864").start();
+    let budget = BUDGET.to_string();
+    let broker = s3.launch(&data, &budget).start();
     let mut client = broker.client();
     assert_eq!(client.create_topic(TOPIC, 1, &[("retention.ms", "-1")]).unwrap(), 0);
     wait_for_leaders(&mut client, TOPIC, 1);
@@ -200,17 +211,24 @@ fn full_log(kind: &str, port: u16) {
         let _stop = load.guard();
         scope.spawn(|| load.run(client));
         std::thread::sleep(Duration::from_secs(2));
+        eventually("something is in the bucket alone", Duration::from_secs(60), || {
+            (held_from(&broker) > 0).then_some(())
+        });
         assert!(s3.run("stop"));
         eventually("writes are refused, with an error to retry", Duration::from_secs(60), || {
             (load.refused.load(Ordering::Relaxed) > 3).then_some(())
         });
-        verify(&broker, load.acked());
+        // What was trimmed is in the bucket, which is away; all that the node holds is served.
+        let (held, acked) = (held_from(&broker), load.acked());
+        println!("{kind}: full with records {held} to {acked}, all of them readable");
+        assert!((acked - held) * RECORD as u64 > BUDGET / 4, "a full log holds records: {held} to {acked}");
+        verify(&broker, held, acked);
         assert!(s3.run("start"));
         let full = load.acked();
         eventually("writes go on", Duration::from_secs(120), || (load.acked() > full + 1000).then_some(()));
     });
     broker.kill();
-    verify(&s3.launch(&data, "67108864").start(), load.acked());
+    verify(&s3.launch(&data, &budget).start(), 0, load.acked());
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! The process as an operator meets it: commands, exit codes, one sentence that says what to do, a clean end.
 
 use super::batch::{self, NO_PRODUCER};
+use super::client::text;
 use super::harness::{BINARY, Broker, Launch, eventually, folder, now_ms, wait_for_leaders};
+use kafka_protocol::messages::*;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
@@ -18,7 +20,7 @@ fn said(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-fn write(broker: &Broker, topic: &str, values: &[&str]) {
+pub fn write(broker: &Broker, topic: &str, values: &[&str]) {
     let mut client = broker.client();
     assert!(matches!(client.create_topic(topic, 1, &[]).unwrap(), 0 | 36));
     wait_for_leaders(&mut client, topic, 1);
@@ -28,7 +30,7 @@ fn write(broker: &Broker, topic: &str, values: &[&str]) {
     }
 }
 
-fn read(broker: &Broker, topic: &str) -> Vec<String> {
+pub fn read(broker: &Broker, topic: &str) -> Vec<String> {
     let records = broker.client().read_all(topic, 0, 0).unwrap();
     records.into_iter().map(|r| String::from_utf8(r.value.unwrap_or_default()).unwrap()).collect()
 }
@@ -65,7 +67,7 @@ fn a_clean_end_is_quick_and_loses_nothing() {
     let began = Instant::now();
     let ended = broker.terminate(END);
     ended.expect(0, &[]);
-    assert!(began.elapsed() < Duration::from_secs(15), "it took {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(5), "it took {:?}", began.elapsed());
     let broker = Launch::dev(dir.path()).start();
     assert_eq!(read(&broker, "kept"), ["a", "b"]);
     let cut: Vec<_> =
@@ -73,6 +75,43 @@ fn a_clean_end_is_quick_and_loses_nothing() {
     assert!(cut.is_empty(), "a clean log has nothing to cut: {cut:?}");
     write(&broker, "kept", &["c"]);
     assert_eq!(read(&broker, "kept"), ["a", "b", "c"]);
+}
+
+#[test]
+fn who_knows_that_the_node_is_ready_may_end_it() {
+    let dir = folder();
+    for _ in 0..5 {
+        Launch::dev(dir.path()).start().terminate(END).expect(0, &[]);
+    }
+}
+
+#[test]
+fn what_waits_is_answered_when_the_node_stops() {
+    let dir = folder();
+    let broker = Launch::dev(dir.path()).start();
+    write(&broker, "kept", &["a"]);
+    let mut reader = broker.client();
+    reader.send(11, &super::client::fetch_request("kept", 0, 1, 30_000, 1 << 20)).unwrap();
+    // The first member of a group waits for others.
+    let mut member = broker.client();
+    let key = |key| FindCoordinatorRequest::default().with_key(text(key));
+    eventually("the group has its coordinator", END, || {
+        (member.call(2, &key("g")).ok()?.error_code == 0).then_some(())
+    });
+    let protocol = join_group_request::JoinGroupRequestProtocol::default().with_name(text("range"));
+    let join = JoinGroupRequest::default().with_group_id(GroupId(text("g"))).with_protocol_type(text("consumer"));
+    let join = join.with_protocols(vec![protocol]).with_session_timeout_ms(30_000).with_rebalance_timeout_ms(30_000);
+    member.send(2, &join).unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+
+    broker.signal(rustix::process::Signal::TERM);
+    let began = Instant::now();
+    let fetched = reader.receive::<FetchRequest>(11).expect("the long poll is answered");
+    assert_eq!((fetched.error_code, fetched.responses[0].partitions[0].error_code), (0, 0));
+    let joined = member.receive::<JoinGroupRequest>(2).expect("the member is answered");
+    assert_eq!(joined.error_code, 16, "it looks for another coordinator");
+    broker.wait(END).expect(0, &[]);
+    assert!(began.elapsed() < Duration::from_secs(2), "it took {:?}", began.elapsed());
 }
 
 #[test]
@@ -123,6 +162,25 @@ fn the_folder_belongs_to_one_process() {
     assert_eq!(read(&first, "still"), ["here"]);
     first.kill();
     Launch::dev(dir.path()).start(); // the lock dies with its holder
+}
+
+#[test]
+fn a_folder_that_cannot_be_locked_is_named_with_a_remedy() {
+    let dir = folder();
+    Launch::dev(dir.path()).start().terminate(END).expect(0, &[]);
+    let lock = dir.path().join("lock");
+    std::fs::remove_file(&lock).unwrap();
+    std::fs::create_dir(&lock).unwrap();
+    Launch::dev(dir.path()).run_to_end().expect(TAKEN, &[&lock.display().to_string(), "owner and mode"]);
+}
+
+#[test]
+fn a_folder_of_another_node_is_a_mistake_in_the_configuration() {
+    let dir = folder();
+    Launch::dev(dir.path()).start().terminate(END).expect(0, &[]);
+    let metadata = dir.path().join("metadata").display().to_string();
+    let ended = Launch::dev(dir.path()).set("node_id", "2").run_to_end();
+    ended.expect(CONFIGURATION, &["node_id = 2", &metadata, "belongs to node 1", "casemate.toml"]);
 }
 
 #[test]

@@ -194,24 +194,22 @@ fn replies_follow_their_sync(calls: &[Call], port: u16) -> Result<usize, String>
     Ok(replies)
 }
 
-#[test]
-fn no_reply_precedes_the_sync_that_covers_it() {
-    if !strace_works() {
-        return;
-    }
-    const REPLIES: usize = 30;
+/// Traces a broker that answers `replies` produce requests, each sent when the one before it was answered, and judges
+/// the trace.
+fn judged(launch: impl FnOnce(&Path) -> Launch, replies: usize) -> Result<usize, String> {
     let dir = folder();
     let trace = dir.path().join("trace");
     let wanted = "read,readv,recvfrom,recvmsg,write,writev,pwrite64,pwritev,pwritev2,sendto,sendmsg,fdatasync,fsync";
     let small = [("wal.segment_bytes", "1048576")]; // and yet large enough for all that is written here
-    let broker = traced(Launch::dev(&dir.path().join("data")).sets(&small), wanted, &trace).start();
+    let launch = launch(&dir.path().join("data")).sets(&small);
+    let broker = traced(launch, wanted, &trace).start();
     let mut client = broker.client();
     client.create_topic("traced", 1, &[]).unwrap();
     wait_for_leaders(&mut client, "traced", 1);
     // Spare segments are filled in the background; once they are, every write to the log is one of entries.
     std::thread::sleep(Duration::from_secs(2));
     let mut producer = broker.client(); // nothing but produce requests on this connection
-    for n in 0..REPLIES {
+    for n in 0..replies {
         let batch = batch::encode(&[vec![n as u8; 100]], NO_PRODUCER, -1, now_ms());
         assert_eq!(producer.produce("traced", 0, batch).unwrap().error, 0);
     }
@@ -219,9 +217,33 @@ fn no_reply_precedes_the_sync_that_covers_it() {
     broker.terminate(Duration::from_secs(30));
     std::thread::sleep(Duration::from_millis(200)); // the tracer outlives its tracee by a moment
     let text = std::fs::read_to_string(&trace).expect("strace wrote its output");
-    match replies_follow_their_sync(&calls(&text), port) {
-        Ok(replies) => assert_eq!(replies, REPLIES, "every reply is in the trace"),
-        Err(problem) => panic!("{problem}"),
+    replies_follow_their_sync(&calls(&text), port)
+}
+
+#[test]
+fn no_reply_precedes_the_sync_that_covers_it() {
+    if strace_works() {
+        assert_eq!(judged(Launch::dev, 30), Ok(30), "every reply is in the trace, after its sync");
+    }
+}
+
+/// The judge is not blind: it convicts the real process of the bugs that it is there to find.
+#[test]
+fn a_planted_reply_without_its_sync_is_caught() {
+    if !cfg!(feature = "failpoints") {
+        return skip("the binary has no planted bugs (build with --features failpoints)");
+    }
+    if !strace_works() {
+        return;
+    }
+    for (plant, verdict) in [
+        ("skip-sync", "precedes the sync that covers it"),
+        // Whether the write or only its sync comes too late is up to the threads.
+        ("reply-before-sync", "reply "),
+    ] {
+        let judged = judged(|data| Launch::dev(data).env("CASEMATE_PLANT", plant), 30);
+        let problem = judged.expect_err(plant);
+        assert!(problem.contains(verdict) && !problem.contains("lost something"), "{plant}: {problem}");
     }
 }
 

@@ -11,10 +11,10 @@ use kafka_protocol::protocol::{Message, Request};
 use std::collections::BTreeMap;
 
 /// What the requests speak of, and what went wrong so far.
-struct Round<'a> {
-    target: &'a Target,
-    name: String,
-    node: BrokerId,
+pub(super) struct Round<'a> {
+    pub target: &'a Target,
+    pub name: String,
+    pub node: BrokerId,
     advertised: BTreeMap<i16, (i16, i16)>,
     asked: Vec<i16>,
     wrong: Vec<String>,
@@ -22,7 +22,7 @@ struct Round<'a> {
 
 impl Round<'_> {
     /// Sends the request that `make` builds at each version; `error` takes the error code out of the answer.
-    fn ask<R: Request>(&mut self, make: impl Fn(&Self, i16) -> R, error: impl Fn(&R::Response) -> i16) {
+    pub fn ask<R: Request>(&mut self, make: impl Fn(&Self, i16) -> R, error: impl Fn(&R::Response) -> i16) {
         self.asked.push(R::KEY);
         let Some((min, max)) = self.advertised.get(&R::KEY).copied() else { return };
         for version in min.max(R::VERSIONS.min)..=max.min(<R as Message>::VERSIONS.max) {
@@ -222,6 +222,11 @@ fn every_version_of_every_api_answers() {
     data(&mut round);
     descriptions(&mut round);
     changes(&mut round);
+    super::versions_coordinators::offsets(&mut round);
+    super::versions_coordinators::groups(&mut round);
+    super::versions_coordinators::described_groups(&mut round);
+    super::versions_coordinators::transactions(&mut round);
+    super::versions_coordinators::administration(&mut round);
     let (asked, mut wrong) = (round.asked, round.wrong);
     if target.broker.is_some() {
         let missing = round.advertised.keys().filter(|key| !asked.contains(key));

@@ -129,7 +129,8 @@ fn batches_that_are_wrong_get_kafkas_errors() {
     let future = batch::encode(&[b"x".to_vec()], NO_PRODUCER, -1, now_ms() + 3 * 3_600_000);
     let miscounted = batch::encode_body(&good[61..], 2, 0, NO_PRODUCER, -1, now_ms());
     let control = batch::encode_body(&good[61..], 1, 0x20, NO_PRODUCER, -1, now_ms());
-    let cases: [(&str, Vec<u8>, i16); 12] = [
+    let of_record = |record: &[u8]| batch::encode_body(record, 1, 0, NO_PRODUCER, -1, now_ms());
+    let cases: [(&str, Vec<u8>, i16); 16] = [
         ("checksum", body, 2),
         ("magic 1", damaged(16, 1), 87),
         ("magic 0", damaged(16, 0), 87),
@@ -141,6 +142,11 @@ fn batches_that_are_wrong_get_kafkas_errors() {
         ("an hour and more ahead", future, 32),
         ("more records claimed than there are", miscounted, 87),
         ("a control batch", control, 87),
+        // Length, attributes, time, offset, null key, null value, then the headers; all zigzag.
+        ("a negative number of headers", of_record(&[12, 0, 0, 0, 1, 1, 1]), 87),
+        ("a null header key", of_record(&[16, 0, 0, 0, 1, 1, 2, 1, 1]), 87),
+        ("a value beyond its record", of_record(&[12, 0, 0, 0, 1, 8, 0]), 87),
+        ("a record that ends after its fields", of_record(&[14, 0, 0, 0, 1, 1, 0, 0]), 87),
         ("a torn tail after a whole batch", [good.clone(), good[..30].to_vec()].concat(), 0),
     ];
     let mut wrong = vec![];
@@ -226,6 +232,88 @@ fn fetch_sessions_send_only_what_changed() {
     assert_eq!(client.call(11, &next(9)).unwrap().error_code, 71, "a wrong epoch");
     let unknown = FetchRequest::default().with_session_id(id ^ 0x55).with_session_epoch(1).with_max_bytes(1 << 20);
     assert_eq!(client.call(11, &unknown).unwrap().error_code, 70, "an unknown session");
+}
+
+/// A fetch from partitions 0 of some topics that waits for ten seconds.
+fn long_poll(topics: &[&str]) -> FetchRequest {
+    let asked = topics.iter().map(|name| fetch_request(name, 0, 0, 0, 1 << 20).topics.remove(0));
+    FetchRequest::default()
+        .with_max_wait_ms(10_000)
+        .with_min_bytes(1)
+        .with_max_bytes(1 << 20)
+        .with_topics(asked.collect())
+}
+
+#[test]
+fn a_fetch_of_nothing_that_exists_does_not_wait() {
+    let (_target, mut client, name) = with_topic(1, &[]);
+    let began = Instant::now();
+    let response = client.call(11, &long_poll(&["no-such-topic", "nor-this-one"])).unwrap();
+    assert!(response.responses.iter().flat_map(|t| &t.partitions).all(|p| p.error_code == 3), "{response:?}");
+    let response = client.call(11, &long_poll(&[])).unwrap();
+    assert!(response.responses.is_empty(), "{response:?}");
+    let mut by_id = long_poll(&[""]);
+    by_id.topics[0].topic_id = uuid::Uuid::from_bytes([7; 16]);
+    let response = client.call(13, &by_id).unwrap();
+    assert_eq!(response.responses[0].partitions[0].error_code, 100);
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+
+    let began = Instant::now();
+    let request = long_poll(&["no-such-topic", &name]).with_max_wait_ms(1_000);
+    let response = client.call(11, &request).unwrap();
+    assert_eq!(response.responses.len(), 2);
+    assert!(began.elapsed() >= Duration::from_millis(900), "one that can be read is waited for");
+}
+
+#[test]
+fn a_short_timeout_is_no_reason_to_disown_a_batch() {
+    let (_target, mut client, name) = with_topic(1, &[]);
+    for (round, timeout_ms) in [0, 1, -1].into_iter().cycle().take(12).enumerate() {
+        let request = produce_request(&name, -1, vec![(0, batch_of(&["kept"]))]).with_timeout_ms(timeout_ms);
+        let response = client.call(9, &request).unwrap();
+        let answer = &response.responses[0].partition_responses[0];
+        assert_eq!((answer.error_code, answer.base_offset), (0, round as i64), "timeout {timeout_ms}");
+    }
+}
+
+#[test]
+fn what_is_named_twice_counts_once() {
+    let (_target, mut client, name) = with_topic(2, &[]);
+    let batches = vec![(0, batch_of(&["first"])), (1, batch_of(&["other"])), (0, batch_of(&["last"]))];
+    client.send_produce(&name, batches).unwrap();
+    let mut outcomes = client.receive_produce().unwrap();
+    outcomes.sort_by_key(|outcome| outcome.partition);
+    let outcomes: Vec<_> = outcomes.iter().map(|o| (o.partition, o.error, o.base_offset)).collect();
+    assert_eq!(outcomes, [(0, 0, 0), (1, 0, 0)]);
+    let values: Vec<_> = client.read_all(&name, 0, 0).unwrap().into_iter().filter_map(|r| r.value).collect();
+    assert_eq!(values, [b"last".to_vec()], "the last one is appended");
+    let topics = client.metadata(&[&name, "no-such-topic", &name]).unwrap().topics;
+    assert_eq!(topics.len(), 2, "{topics:?}");
+}
+
+#[test]
+fn a_producer_without_an_epoch_is_refused() {
+    let (_target, mut client, name) = with_topic(1, &[]);
+    let producer = Producer { epoch: -1, ..new_producer(&mut client) };
+    let batch = batch::encode(&[b"a".to_vec()], producer, 0, now_ms());
+    assert_eq!(client.produce(&name, 0, batch).unwrap().error, 47);
+}
+
+#[test]
+fn no_epoch_has_no_end() {
+    let (_target, mut client, name) = with_topic(1, &[]);
+    client.produce(&name, 0, batch_of(&["a"])).unwrap();
+    let mut end = |leader_epoch| {
+        let asked = offset_for_leader_epoch_request::OffsetForLeaderPartition::default();
+        let asked = asked.with_partition(0).with_current_leader_epoch(-1).with_leader_epoch(leader_epoch);
+        let asked_topic = offset_for_leader_epoch_request::OffsetForLeaderTopic::default().with_topic(topic(&name));
+        let request = OffsetForLeaderEpochRequest::default().with_replica_id(BrokerId(-1));
+        let request = request.with_topics(vec![asked_topic.with_partitions(vec![asked])]);
+        let answer = client.call(4, &request).unwrap().topics[0].partitions[0].clone();
+        (answer.error_code, answer.leader_epoch, answer.end_offset)
+    };
+    assert_eq!(end(-1), (0, -1, -1));
+    assert_eq!(end(0).0, 0);
 }
 
 #[test]

@@ -2,12 +2,15 @@
 
 use crate::base::limits;
 
-use super::check::{per_ip_overrides, principal_rules, principals};
-use super::topic_table::{ANY_LONG, COMPACTION_LATER, UNSIGNED_LONG};
+use super::check::{dedupe_buffer, load_factor, per_ip_overrides, principal_rules, principals};
+use super::topic_table::{ANY_LONG, UNSIGNED_LONG};
 use super::{Effect, Kind, Setting};
 
-const GROUPS_LATER: &str = "consumer groups are not available in this release";
-const TRANSACTIONS_LATER: &str = "transactions are not available in this release";
+const SHARE_LATER: &str = "share groups are not available in this release";
+const ALL_PROTOCOLS: &str = "classic and consumer groups are always offered";
+const WHEN_DURABLE: &str = "a commit is answered when it is durable";
+const NO_TWO_PHASE: &str = "two-phase commit (KIP-939) is not available in this release";
+const ALWAYS_VERIFIED: &str = "a partition's part in a transaction is always checked";
 const ONE_NODE: &str = "a single node replicates nothing";
 const BOUNDED_BYTES: &str = "requests in progress are bounded by bytes for each connection";
 const OWN_THREADS: &str = "threads are set in [limits]";
@@ -30,14 +33,9 @@ const fn unset(name: &'static str, kind: Kind, doc: &'static str) -> Setting {
     Setting::new(name, kind, None, doc)
 }
 
-/// A setting of Kafka's group coordinator.
-const fn group(name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Setting {
-    broker(name, kind, default, doc).without_effect(GROUPS_LATER)
-}
-
-/// A setting of Kafka's transaction coordinator.
-const fn transaction(name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Setting {
-    broker(name, kind, default, doc).without_effect(TRANSACTIONS_LATER)
+/// A setting of Kafka's share groups.
+const fn share(name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Setting {
+    broker(name, kind, default, doc).without_effect(SHARE_LATER)
 }
 
 /// A setting of Kafka's that is not here.
@@ -107,8 +105,8 @@ pub(super) const SERVER: &[Setting] = &[
         "Most partitions that one answer to DescribeTopicPartitions holds.",
     ),
     broker("connections.max.idle.ms", ANY_LONG, "600000", "Milliseconds after which an idle connection is closed."),
-    broker("max.connections", UNSIGNED_INT, "2147483647", "Most connections of all listeners together."),
-    broker("max.connections.per.ip", UNSIGNED_INT, "2147483647", "Most connections of one client address."),
+    broker("max.connections", UNSIGNED_INT, "2147483647", "Most connections of all listeners together.").dynamic(),
+    broker("max.connections.per.ip", UNSIGNED_INT, "2147483647", "Most connections of one client address.").dynamic(),
     broker(
         "max.connections.per.ip.overrides",
         TEXT,
@@ -116,9 +114,8 @@ pub(super) const SERVER: &[Setting] = &[
         "Most connections of single client addresses: ADDRESS:NUMBER, separated by commas.",
     )
     .rule(per_ip_overrides)
-    .without_effect("max.connections.per.ip holds for every address"),
-    broker("max.connection.creation.rate", UNSIGNED_INT, "2147483647", "Most new connections in one second.")
-        .without_effect("connections are limited by their number"),
+    .dynamic(),
+    broker("max.connection.creation.rate", UNSIGNED_INT, "2147483647", "Most new connections in one second.").dynamic(),
     broker(
         "producer.id.expiration.ms",
         POSITIVE_INT,
@@ -160,10 +157,16 @@ pub(super) const SERVER: &[Setting] = &[
         "Life of a delegation token that is not renewed.",
     )
     .without_effect("delegation tokens are not available in this release"),
-    broker("quota.window.num", POSITIVE_INT, "11", "Samples over which a quota is measured.")
-        .without_effect("quotas are not available in this release"),
-    broker("quota.window.size.seconds", POSITIVE_INT, "1", "Seconds of one sample of a quota.")
-        .without_effect("quotas are not available in this release"),
+    broker("quota.window.num", POSITIVE_INT, "11", "Samples over which a quota is measured."),
+    broker("quota.window.size.seconds", POSITIVE_INT, "1", "Seconds of one sample of a quota."),
+    broker("controller.quota.window.num", POSITIVE_INT, "11", "Samples over which changes of topics are measured."),
+    broker("controller.quota.window.size.seconds", POSITIVE_INT, "1", "Seconds of one of those samples."),
+    broker(
+        "telemetry.max.bytes",
+        POSITIVE_INT,
+        "1048576",
+        "Most bytes of one request with a client's metrics (KIP-714).",
+    ),
     broker("queued.max.requests", POSITIVE_INT, "500", "Most requests that wait.").without_effect(BOUNDED_BYTES),
     broker("queued.max.request.bytes", ANY_LONG, "-1", "Most bytes of requests that wait.")
         .without_effect(BOUNDED_BYTES),
@@ -217,132 +220,142 @@ pub(super) const SERVER: &[Setting] = &[
 
 /// Consumer groups, share groups and transactions.
 pub(super) const COORDINATORS: &[Setting] = &[
-    group("offsets.retention.minutes", POSITIVE_INT, "10080", "Minutes that the offsets of an empty group are kept."),
-    group(
+    broker("offsets.retention.minutes", POSITIVE_INT, "10080", "Minutes that the offsets of an empty group are kept."),
+    broker(
         "offsets.retention.check.interval.ms",
         POSITIVE_LONG,
         "600000",
         "Milliseconds between looks for old offsets.",
     ),
-    group("offsets.topic.num.partitions", POSITIVE_INT, "50", "Partitions of the topic of committed offsets."),
-    group(
+    broker("offsets.topic.num.partitions", POSITIVE_INT, "50", "Partitions of the topic of committed offsets."),
+    broker(
         "offsets.topic.replication.factor",
         POSITIVE_SHORT,
         "3",
         "Replication factor of the topic of committed offsets.",
     ),
-    group("offsets.topic.segment.bytes", POSITIVE_INT, "104857600", "Segment size of the topic of committed offsets."),
-    group("offsets.commit.timeout.ms", POSITIVE_INT, "5000", "Milliseconds that a commit of offsets may take."),
-    group("offset.metadata.max.bytes", ANY_INT, "4096", "Most bytes of text that a commit may carry."),
-    group("group.min.session.timeout.ms", ANY_INT, "6000", "Shortest session timeout that a member may ask for."),
-    group("group.max.session.timeout.ms", ANY_INT, "1800000", "Longest session timeout that a member may ask for."),
-    group("group.initial.rebalance.delay.ms", ANY_INT, "3000", "Milliseconds that a new group waits for more members."),
-    group("group.max.size", POSITIVE_INT, "2147483647", "Most members of a group."),
-    group(
+    broker("offsets.topic.segment.bytes", POSITIVE_INT, "104857600", "Segment size of the topic of committed offsets."),
+    broker("offsets.commit.timeout.ms", POSITIVE_INT, "5000", "Milliseconds that a commit of offsets may take.")
+        .without_effect(WHEN_DURABLE),
+    broker("offset.metadata.max.bytes", ANY_INT, "4096", "Most bytes of text that a commit may carry."),
+    broker("group.min.session.timeout.ms", ANY_INT, "6000", "Shortest session timeout that a member may ask for."),
+    broker("group.max.session.timeout.ms", ANY_INT, "1800000", "Longest session timeout that a member may ask for."),
+    broker(
+        "group.initial.rebalance.delay.ms",
+        ANY_INT,
+        "3000",
+        "Milliseconds that a new group waits for more members.",
+    ),
+    broker("group.max.size", POSITIVE_INT, "2147483647", "Most members of a group."),
+    broker(
         "group.coordinator.rebalance.protocols",
         Kind::List { valid: &["consumer", "classic", "share", "streams"] },
         "classic,consumer,streams",
         "Group protocols that are offered.",
+    )
+    .without_effect(ALL_PROTOCOLS),
+    broker(
+        "group.consumer.session.timeout.ms",
+        POSITIVE_INT,
+        "45000",
+        "Session timeout of a consumer group (KIP-848).",
     ),
-    group("group.consumer.session.timeout.ms", POSITIVE_INT, "45000", "Session timeout of a consumer group (KIP-848)."),
-    group(
+    broker(
         "group.consumer.min.session.timeout.ms",
         POSITIVE_INT,
         "45000",
         "Shortest session timeout of a consumer group.",
     ),
-    group(
+    broker(
         "group.consumer.max.session.timeout.ms",
         POSITIVE_INT,
         "60000",
         "Longest session timeout of a consumer group.",
     ),
-    group("group.consumer.heartbeat.interval.ms", POSITIVE_INT, "5000", "Heartbeat interval of a consumer group."),
-    group(
+    broker("group.consumer.heartbeat.interval.ms", POSITIVE_INT, "5000", "Heartbeat interval of a consumer group."),
+    broker(
         "group.consumer.min.heartbeat.interval.ms",
         POSITIVE_INT,
         "5000",
         "Shortest heartbeat interval of a consumer group.",
     ),
-    group(
+    broker(
         "group.consumer.max.heartbeat.interval.ms",
         POSITIVE_INT,
         "15000",
         "Longest heartbeat interval of a consumer group.",
     ),
-    group("group.consumer.max.size", POSITIVE_INT, "2147483647", "Most members of a consumer group."),
-    group("group.consumer.assignors", LIST, "uniform,range", "Assignors of consumer groups, the default first."),
-    group("group.consumer.migration.policy", TEXT, "bidirectional", "Which group protocols may turn into one another."),
-    group(
+    broker("group.consumer.max.size", POSITIVE_INT, "2147483647", "Most members of a consumer group."),
+    broker("group.consumer.assignors", LIST, "uniform,range", "Assignors of consumer groups, the default first."),
+    broker(
+        "group.consumer.migration.policy",
+        TEXT,
+        "bidirectional",
+        "Which group protocols may turn into one another.",
+    ),
+    broker(
         "group.consumer.assignment.interval.ms",
         UNSIGNED_INT,
         "1000",
         "Milliseconds between two assignments of a group.",
     )
     .dynamic(),
-    group(
+    share(
         "group.share.delivery.count.limit",
         Kind::Int { min: 2, max: 10 },
         "5",
         "Most deliveries of one record to a share group (KIP-932).",
     ),
-    group(
+    share(
         "group.share.partition.max.record.locks",
         Kind::Int { min: 100, max: 10_000 },
         "2000",
         "Most records of one partition that are locked for a share group.",
     ),
-    group(
+    share(
         "group.share.record.lock.duration.ms",
         Kind::Int { min: 1000, max: 3_600_000 },
         "30000",
         "Milliseconds that a record is locked for a member of a share group.",
     ),
-    group("group.share.session.timeout.ms", POSITIVE_INT, "45000", "Session timeout of a share group."),
-    group("group.share.heartbeat.interval.ms", POSITIVE_INT, "5000", "Heartbeat interval of a share group."),
-    transaction(
-        "transaction.max.timeout.ms",
-        POSITIVE_INT,
-        "900000",
-        "Longest timeout that a transaction may ask for.",
-    ),
-    transaction(
+    share("group.share.session.timeout.ms", POSITIVE_INT, "45000", "Session timeout of a share group."),
+    share("group.share.heartbeat.interval.ms", POSITIVE_INT, "5000", "Heartbeat interval of a share group."),
+    broker("transaction.max.timeout.ms", POSITIVE_INT, "900000", "Longest timeout that a transaction may ask for."),
+    broker(
         "transactional.id.expiration.ms",
         POSITIVE_INT,
         "604800000",
         "Milliseconds that an unused transactional id is kept.",
     ),
-    transaction("transaction.state.log.num.partitions", POSITIVE_INT, "50", "Partitions of the topic of transactions."),
-    transaction(
+    broker("transaction.state.log.num.partitions", POSITIVE_INT, "50", "Partitions of the topic of transactions."),
+    broker(
         "transaction.state.log.replication.factor",
         POSITIVE_SHORT,
         "3",
         "Replication factor of the topic of transactions.",
     ),
-    transaction(
-        "transaction.state.log.min.isr",
-        POSITIVE_INT,
-        "2",
-        "Synced copies that the topic of transactions needs.",
-    ),
-    transaction(
+    broker("transaction.state.log.min.isr", POSITIVE_INT, "2", "Synced copies that the topic of transactions needs.")
+        .without_effect(ONE_NODE),
+    broker(
         "transaction.state.log.segment.bytes",
         POSITIVE_INT,
         "104857600",
         "Segment size of the topic of transactions.",
     ),
-    transaction(
+    broker(
         "transaction.two.phase.commit.enable",
         Kind::Boolean,
         "false",
         "Whether transactions without a timeout are allowed.",
-    ),
-    transaction(
+    )
+    .without_effect(NO_TWO_PHASE),
+    broker(
         "transaction.partition.verification.enable",
         Kind::Boolean,
         "true",
         "Whether a partition's part in a transaction is checked.",
     )
+    .without_effect(ALWAYS_VERIFIED)
     .dynamic(),
 ];
 
@@ -379,18 +392,36 @@ pub(super) const LOG: &[Setting] = &[
         "Milliseconds between two recovery points.",
     )
     .without_effect("every record is synced before it is acknowledged"),
-    broker("log.cleaner.enable", Kind::Boolean, "true", "Whether compacted topics are compacted.")
-        .without_effect(COMPACTION_LATER),
+    broker("log.cleaner.enable", Kind::Boolean, "true", "Whether compacted topics are compacted."),
     broker("log.cleaner.threads", UNSIGNED_INT, "1", "Threads that compact.")
-        .without_effect(COMPACTION_LATER)
+        .without_effect("one partition is compacted after the other")
         .dynamic(),
     broker("log.cleaner.backoff.ms", UNSIGNED_LONG, "15000", "Milliseconds of rest when nothing is to compact.")
-        .without_effect(COMPACTION_LATER)
         .dynamic(),
-    broker("log.cleaner.dedupe.buffer.size", ANY_LONG, "134217728", "Bytes of memory to find duplicate keys.")
-        .without_effect(COMPACTION_LATER)
-        .dynamic(),
+    broker(
+        "log.cleaner.dedupe.buffer.size",
+        ANY_LONG,
+        "134217728",
+        "Most bytes of memory for the map of keys: 24 for a key. What it cannot hold takes further passes.",
+    )
+    .rule(dedupe_buffer)
+    .dynamic(),
+    broker(
+        "log.cleaner.io.buffer.load.factor",
+        Kind::Double { min: f64::MIN, max: f64::MAX },
+        "0.9",
+        "Share of the map of keys that is filled, from 0.01 to 0.99.",
+    )
+    .rule(load_factor)
+    .dynamic(),
     broker("log.cleaner.io.buffer.size", UNSIGNED_INT, "524288", "Bytes of buffers of compaction.")
-        .without_effect(COMPACTION_LATER)
+        .without_effect("objects are read by blocks of 1 MiB")
         .dynamic(),
+    broker(
+        "log.cleaner.io.max.bytes.per.second",
+        Kind::Double { min: f64::MIN, max: f64::MAX },
+        "1.7976931348623157E308",
+        "Most bytes that compaction reads and writes in a second.",
+    )
+    .dynamic(),
 ];

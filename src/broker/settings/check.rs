@@ -3,6 +3,7 @@
 //! Which error code a refusal becomes is the handler's business; the wording here is Kafka's.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use super::layers::Found;
 use super::{Effect, Kind, Setting, Update, broker, elements, topic};
@@ -148,17 +149,35 @@ pub(super) fn throttled_replicas(value: &str) -> Result<(), String> {
 /// The rule of `max.connections.per.ip.overrides`: addresses, each with its number. Names are refused: nothing is
 /// looked up.
 pub(super) fn per_ip_overrides(value: &str) -> Result<(), String> {
-    let count = Kind::Int { min: 0, max: i32::MAX };
-    elements(value).into_iter().try_for_each(|element| {
-        // The last colon: an IPv6 address has its own.
-        let (address, number) = element.rsplit_once(':').unwrap_or_default();
-        let address = address.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
-        if address.is_ok() && count.canonical(number).is_ok() {
-            Ok(())
-        } else {
-            Err(format!("{element} is not ADDRESS:NUMBER"))
-        }
+    elements(value).into_iter().try_for_each(|element| match ip_override(element) {
+        Some(_) => Ok(()),
+        None => Err(format!("{element} is not ADDRESS:NUMBER")),
     })
+}
+
+/// The rule of `log.cleaner.dedupe.buffer.size`: Kafka's least size for its one thread.
+pub(super) fn dedupe_buffer(value: &str) -> Result<(), String> {
+    match value.parse::<i64>() {
+        Ok(bytes) if bytes > 1024 * 1024 => Ok(()),
+        _ => Err("must be more than 1 MiB".to_owned()),
+    }
+}
+
+/// The rule of `log.cleaner.io.buffer.load.factor`.
+pub(super) fn load_factor(value: &str) -> Result<(), String> {
+    match value.trim_end_matches(['f', 'F', 'd', 'D']).parse::<f64>() {
+        Ok(share) if (0.01..=0.99).contains(&share) => Ok(()),
+        _ => Err("must lie between 0.01 and 0.99".to_owned()),
+    }
+}
+
+/// One element of it.
+pub(super) fn ip_override(element: &str) -> Option<(IpAddr, usize)> {
+    let count = Kind::Int { min: 0, max: i32::MAX };
+    // The last colon: an IPv6 address has its own.
+    let (address, number) = element.rsplit_once(':')?;
+    let address = address.trim_start_matches('[').trim_end_matches(']').parse().ok()?;
+    Some((address, count.canonical(number).ok()?.parse().ok()?))
 }
 
 /// The rule of `super.users`: principals separated by semicolons.

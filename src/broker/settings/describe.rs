@@ -63,7 +63,7 @@ pub fn describe_cluster(cluster: &BTreeMap<String, String>, wanted: impl Fn(&str
     known.chain(unknown(cluster, source, &wanted)).collect()
 }
 
-fn row(setting: &'static Setting, found: &[Found], read_only: bool) -> ConfigRow {
+pub(super) fn row(setting: &'static Setting, found: &[Found], read_only: bool) -> ConfigRow {
     let sensitive = setting.kind.is_secret();
     let effective = found.iter().find_map(|found| setting.converted(*found));
     let value = effective.or_else(|| setting.default.map(str::to_owned));

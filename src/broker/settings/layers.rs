@@ -16,6 +16,8 @@ pub enum Source {
     /// The broker's configuration file, environment and command line.
     StaticBroker = 4,
     Default = 5,
+    ClientMetrics = 7,
+    Group = 8,
 }
 
 /// The values of one broker, layer by layer.
@@ -60,8 +62,26 @@ impl<'a> Layers<'a> {
 
     /// Everything that is set for a topic setting: the topic's own, then that of the broker settings behind it.
     pub(super) fn topic_values(&self, setting: &'static Setting, own: &'a BTreeMap<String, String>) -> Vec<Found<'a>> {
-        let own =
-            own.get(setting.name).map(|value| Found { name: setting.name, value, source: Source::Topic, factor: 1 });
+        self.values_behind(setting, own, Source::Topic)
+    }
+
+    /// Everything that is set for a setting of a group: the group's own, then that of the broker setting behind it.
+    /// As in Kafka one without a broker setting behind it names its own default.
+    pub(super) fn group_values(&self, setting: &'static Setting, own: &'a BTreeMap<String, String>) -> Vec<Found<'a>> {
+        let mut found = self.values_behind(setting, own, Source::Group);
+        if setting.synonyms.is_empty() {
+            found.extend(default_of(setting, 1));
+        }
+        found
+    }
+
+    fn values_behind(
+        &self,
+        setting: &'static Setting,
+        own: &'a BTreeMap<String, String>,
+        source: Source,
+    ) -> Vec<Found<'a>> {
+        let own = own.get(setting.name).map(|value| Found { name: setting.name, value, source, factor: 1 });
         let mut found: Vec<_> = own.into_iter().collect();
         for synonym in setting.synonyms {
             found.extend(self.of(synonym.name, synonym.factor));

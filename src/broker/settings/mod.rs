@@ -7,9 +7,11 @@
 mod broker_table;
 mod check;
 mod describe;
+mod group_table;
 mod kind;
 mod layers;
 mod resolve;
+mod resources;
 mod topic_table;
 
 use std::collections::BTreeMap;
@@ -19,7 +21,11 @@ pub use check::{SettingError, check_fixed, refused_by_family, validate_broker, v
 pub use describe::{ConfigRow, SynonymRow, describe_broker, describe_cluster, describe_topic};
 pub use kind::{Kind, elements};
 pub use layers::{Layers, Source};
-pub use resolve::{BrokerSettings, CleanupPolicy, Recompression, TopicSettings};
+pub use resolve::{BrokerSettings, CleanerSettings, CleanupPolicy, CompactionSettings, Recompression, TopicSettings};
+pub use resources::{
+    GroupSettings, MATCH_PROPERTIES, MetricsSubscription, PUSH_INTERVAL_MS, ResourceError, describe_client_metrics,
+    describe_group, validate_group,
+};
 
 /// One setting of a topic or of a broker.
 #[derive(Clone, Copy, Debug)]
@@ -137,6 +143,7 @@ static TOPIC: LazyLock<BTreeMap<&'static str, &'static Setting>> =
 /// Settings of a broker, by name: those of its own, and those that are defaults of its topics.
 static BROKER: LazyLock<BTreeMap<&'static str, Setting>> = LazyLock::new(|| {
     let own = broker_table::SERVER.iter().chain(broker_table::COORDINATORS).chain(broker_table::LOG);
+    let own = own.chain(group_table::BEHIND);
     let mut table: BTreeMap<_, _> = own.map(|setting| (setting.name, *setting)).collect();
     for topic in topic_table::TOPIC {
         if let [first, rest @ ..] = topic.synonyms {
@@ -153,6 +160,20 @@ static BROKER: LazyLock<BTreeMap<&'static str, Setting>> = LazyLock::new(|| {
     }
     table
 });
+
+/// Settings of a group, by name.
+static GROUP: LazyLock<BTreeMap<&'static str, &'static Setting>> =
+    LazyLock::new(|| group_table::GROUP.iter().map(|setting| (setting.name, setting)).collect());
+
+/// The setting of that name that a group can have.
+pub fn group(name: &str) -> Option<&'static Setting> {
+    GROUP.get(name).copied()
+}
+
+/// All settings of a group, in the order of their names.
+pub fn groups() -> impl Iterator<Item = &'static Setting> {
+    GROUP.values().copied()
+}
 
 /// The topic setting of that name.
 pub fn topic(name: &str) -> Option<&'static Setting> {

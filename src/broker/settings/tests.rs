@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::batch::{Compression, TimestampType};
+use crate::broker::quota;
 use crate::security::Principal;
 
 /// `T` or `B`, name, type, default: what Apache Kafka 4.3.1 itself defines, one setting a line.
@@ -77,8 +78,20 @@ fn kafkas_defaults_hold_where_nothing_is_set() {
             timestamp_after_max_ms: 3_600_000,
             compression: None,
             min_insync_replicas: 1,
+            compaction: CompactionSettings {
+                min_dirty_ppm: 500_000,
+                min_lag_ms: 0,
+                max_lag_ms: i64::MAX,
+                delete_retention_ms: 86_400_000,
+            },
         }
     );
+    let empty = BTreeMap::new();
+    let cleaner = BrokerSettings::resolve(Layers { broker: &empty, cluster: &empty, fixed: &empty }).cleaner;
+    let (buffer_bytes, load_percent) = (128 << 20, 90);
+    let expected =
+        CleanerSettings { enabled: true, backoff_ms: 15_000, buffer_bytes, load_percent, bytes_per_second: None };
+    assert_eq!(cleaner, expected);
 }
 
 #[test]
@@ -126,8 +139,11 @@ fn an_empty_cleanup_policy_keeps_everything() {
 
 #[test]
 fn what_cannot_be_honoured_is_refused_by_topic_and_by_broker() {
-    assert!(matches!(validate_topic("cleanup.policy", "delete, compact"), Err(SettingError::Unsupported { .. })));
-    assert!(matches!(validate_broker("log.cleanup.policy", "compact"), Err(SettingError::Unsupported { .. })));
+    assert_eq!(validate_topic("cleanup.policy", "delete, compact"), Ok(()));
+    assert_eq!(validate_broker("log.cleanup.policy", "compact"), Ok(()));
+    assert!(matches!(validate_broker("log.cleaner.dedupe.buffer.size", "1048576"), Err(SettingError::Invalid { .. })));
+    assert!(matches!(validate_broker("log.cleaner.io.buffer.load.factor", "1.5"), Err(SettingError::Invalid { .. })));
+    assert!(matches!(validate_topic("remote.log.copy.disable", "true"), Err(SettingError::Unsupported { .. })));
     assert!(matches!(validate_topic("remote.storage.enable", "True"), Err(SettingError::Unsupported { .. })));
     assert!(matches!(validate_topic("message.format.version", "3.0"), Err(SettingError::Unknown { .. })));
     assert!(matches!(validate_broker("num.partitions", "4"), Err(SettingError::ReadOnly { .. })));
@@ -147,6 +163,13 @@ fn rules_beyond_a_type_are_checked() {
     assert!(validate_topic("leader.replication.throttled.replicas", "x").is_err());
     assert!(check_fixed("max.connections.per.ip.overrides", "127.0.0.1:5, [::1]:6").is_ok());
     assert!(check_fixed("max.connections.per.ip.overrides", "host:5").is_err());
+    let fixed = map(&[("max.connections.per.ip.overrides", "127.0.0.1:5, [::ffff:10.0.0.1]:6")]);
+    let empty = BTreeMap::new();
+    let resolved = BrokerSettings::resolve(Layers { broker: &empty, cluster: &empty, fixed: &fixed });
+    let expected = [([127, 0, 0, 1].into(), 5), ([10, 0, 0, 1].into(), 6)];
+    assert_eq!(resolved.connections_per_ip_overrides, expected.into());
+    assert_eq!(resolved.connection_rate_max, None);
+    assert_eq!(resolved.quota_windows, quota::Windows { client: quota::Window::KAFKA, mutation: quota::Window::KAFKA });
     let lags = map(&[("min.compaction.lag.ms", "6"), ("max.compaction.lag.ms", "5")]);
     assert!(matches!(validate_topic_set(&lags), Err(SettingError::Invalid { .. })));
 }
@@ -201,7 +224,7 @@ fn a_file_is_told_what_to_do_about_a_wrong_key() {
         ("listeners", "PLAINTEXT://:9092", "[listeners]"),
         ("log.dir", "/x", "data_dir"),
         ("num.partitions", "0", "at least 1"),
-        ("log.cleanup.policy", "compact", "not available"),
+        ("unclean.leader.election.enable", "true", "given up"),
         ("nope", "1", "no such"),
     ] {
         let error = check_fixed(name, value).unwrap_err();

@@ -5,7 +5,6 @@ use crate::base::limits;
 use super::check::{gzip_level, throttled_replicas};
 use super::{Kind, Setting, Synonym};
 
-pub(super) const COMPACTION_LATER: &str = "log compaction is not available in this release";
 const LOCAL_FILES: &str = "Casemate keeps no log files per partition";
 const ALWAYS_SYNCED: &str = "every record is synced before it is acknowledged";
 const ALWAYS_TIERED: &str = "all data move to object storage";
@@ -36,10 +35,10 @@ pub(super) const TOPIC: &[Setting] = &[
         "cleanup.policy",
         Kind::List { valid: &["compact", "delete"] },
         "delete",
-        "What happens to old records: delete drops them by age and size; the empty list keeps them.",
+        "What happens to old records: delete drops them by age and size, compact keeps the newest of each key; the empty \
+         list keeps all.",
     )
-    .behind(&[same("log.cleanup.policy")])
-    .unsupported(&[("compact", COMPACTION_LATER)]),
+    .behind(&[same("log.cleanup.policy")]),
     topic(
         "compression.gzip.level",
         Kind::Int { min: -1, max: 9 },
@@ -76,8 +75,7 @@ pub(super) const TOPIC: &[Setting] = &[
         "86400000",
         "Milliseconds that a compacted topic keeps the mark of a deleted key.",
     )
-    .behind(&[same("log.cleaner.delete.retention.ms")])
-    .without_effect(COMPACTION_LATER),
+    .behind(&[same("log.cleaner.delete.retention.ms")]),
     topic("file.delete.delay.ms", UNSIGNED_LONG, "60000", "Milliseconds between dropping a log file and deleting it.")
         .behind(&[same("log.segment.delete.delay.ms")])
         .without_effect(LOCAL_FILES),
@@ -128,8 +126,7 @@ pub(super) const TOPIC: &[Setting] = &[
         LONG_MAX,
         "Longest time in milliseconds before a record of a compacted topic is compacted.",
     )
-    .behind(&[same("log.cleaner.max.compaction.lag.ms")])
-    .without_effect(COMPACTION_LATER),
+    .behind(&[same("log.cleaner.max.compaction.lag.ms")]),
     topic(
         "max.message.bytes",
         Kind::Int { min: 0, max: limits::BATCH_BYTES_MAX as i32 },
@@ -164,16 +161,14 @@ pub(super) const TOPIC: &[Setting] = &[
         "0.5",
         "Share of a compacted topic that may be uncompacted before it is compacted again.",
     )
-    .behind(&[same("log.cleaner.min.cleanable.ratio")])
-    .without_effect(COMPACTION_LATER),
+    .behind(&[same("log.cleaner.min.cleanable.ratio")]),
     topic(
         "min.compaction.lag.ms",
         UNSIGNED_LONG,
         "0",
         "Shortest time in milliseconds before a record of a compacted topic is compacted.",
     )
-    .behind(&[same("log.cleaner.min.compaction.lag.ms")])
-    .without_effect(COMPACTION_LATER),
+    .behind(&[same("log.cleaner.min.compaction.lag.ms")]),
     topic(
         "min.insync.replicas",
         Kind::Int { min: 1, max: i32::MAX },

@@ -31,6 +31,9 @@ const GATHER_BYTES: u64 = 1024 * 1024;
 /// After so long without traffic a connection gives its read buffer back.
 const RELEASE_AFTER: Duration = Duration::from_secs(1);
 
+/// A connection is never muted for longer, whatever its client used: it would hold its place for ever.
+const MUTE_MAX: Duration = Duration::from_secs(3600);
+
 /// What is kept of a request until it is answered.
 #[derive(Debug)]
 struct Ticket {
@@ -95,6 +98,8 @@ pub(super) struct Connection<'w, S> {
     open_requests: usize,
     open_bytes: usize,
     ending: Option<Ending>,
+    /// Until then nothing is read and no request is begun (KIP-219).
+    muted_until: Option<Instant>,
     last_progress: Instant,
     frame_began: Option<Instant>,
 }
@@ -119,6 +124,7 @@ impl<'w, S: AsyncRead + AsyncWrite + Unpin> Connection<'w, S> {
             open_requests: 0,
             open_bytes: 0,
             ending: None,
+            muted_until: None,
             last_progress: Instant::now(),
             frame_began: None,
         }
@@ -185,6 +191,9 @@ impl<'w, S: AsyncRead + AsyncWrite + Unpin> Connection<'w, S> {
 
     /// The next request that may be begun.
     fn next_request(&mut self) -> Option<(Ticket, Request)> {
+        if self.is_muted() {
+            return None;
+        }
         loop {
             if self.ending.as_ref().is_some_and(|ending| !ending.begin_buffered) {
                 return None;
@@ -264,6 +273,10 @@ impl<'w, S: AsyncRead + AsyncWrite + Unpin> Connection<'w, S> {
         match outcome {
             Outcome::Send(rope) => self.transport.push(rope),
             Outcome::Silent => {}
+            Outcome::Throttled { answer, mute } => {
+                answer.into_iter().for_each(|rope| self.transport.push(rope));
+                self.mute(mute);
+            }
             Outcome::Close(reason) => {
                 self.pending = FuturesOrdered::new();
                 self.end(Closed::ByService(reason), false);
@@ -271,6 +284,19 @@ impl<'w, S: AsyncRead + AsyncWrite + Unpin> Connection<'w, S> {
         }
         self.answered.push_back((self.transport.pushed(), ticket));
         self.release_written();
+    }
+
+    fn mute(&mut self, time: Duration) {
+        // What is too far away for the clock is far enough without.
+        let until = Instant::now().checked_add(time.min(MUTE_MAX));
+        self.muted_until = self.muted_until.max(until);
+        // The frame that has begun to arrive is not slow; it is not read.
+        self.frame_began = None;
+    }
+
+    /// Who says good-bye sends nothing more that could be too much: what has arrived from him is begun.
+    fn is_muted(&self) -> bool {
+        self.ending.is_none() && self.muted_until.is_some()
     }
 
     fn release_written(&mut self) {
@@ -314,7 +340,7 @@ impl<'w, S: AsyncRead + AsyncWrite + Unpin> Connection<'w, S> {
 
     /// One whole frame ahead is enough.
     fn wants_read(&self) -> bool {
-        self.ending.is_none() && self.waiting.is_none() && !self.transport.reader.has_frame()
+        self.ending.is_none() && !self.is_muted() && self.waiting.is_none() && !self.transport.reader.has_frame()
     }
 
     /// Whether the service owes anything. Finished answers that the peer does not read do not count.
@@ -330,8 +356,9 @@ impl<'w, S: AsyncRead + AsyncWrite + Unpin> Connection<'w, S> {
             self.frame_began.filter(|_| self.wants_read()).map(|began| began + options.frame_timeout),
             self.ending.as_ref().map(|ending| ending.until),
             self.expires,
+            self.muted_until,
             self.transport.reader.can_release().then(|| self.last_progress + RELEASE_AFTER),
-            (!self.is_working(first_phase)).then_some(idle),
+            (!self.is_working(first_phase) && !self.is_muted()).then_some(idle),
         ];
         // While only the service has work nothing is due; what it finishes asks again.
         moments.into_iter().flatten().min().unwrap_or_else(|| Instant::now() + options.idle_timeout)
@@ -346,10 +373,14 @@ impl<'w, S: AsyncRead + AsyncWrite + Unpin> Connection<'w, S> {
         if self.expires.is_some_and(|expires| expires <= now) {
             return Some(Closed::Expired);
         }
+        if self.muted_until.is_some_and(|until| until <= now) {
+            self.muted_until = None;
+            self.last_progress = now;
+        }
         if self.wants_read() && self.frame_began.is_some_and(|began| began + options.frame_timeout <= now) {
             return Some(Closed::SlowFrame(options.frame_timeout));
         }
-        if !self.is_working(first_phase) && self.last_progress + options.idle_timeout <= now {
+        if !self.is_working(first_phase) && !self.is_muted() && self.last_progress + options.idle_timeout <= now {
             return Some(Closed::Idle(options.idle_timeout));
         }
         if self.last_progress + RELEASE_AFTER <= now {

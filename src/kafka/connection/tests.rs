@@ -30,6 +30,11 @@ enum Plan {
     LaterClose,
     /// First phase ends when the sender is used.
     Blocked(oneshot::Receiver<()>),
+    /// Answered or not, and then muted.
+    Throttled {
+        answered: bool,
+        mute: Duration,
+    },
 }
 
 #[derive(Default)]
@@ -72,6 +77,13 @@ impl Service for Dummy {
                     drop(guard);
                     empty_answer(to, 0)
                 }),
+                Plan::Throttled { answered, mute } => {
+                    let answer = match empty_answer(to, 0) {
+                        Outcome::Send(rope) if answered => Some(rope),
+                        _ => None,
+                    };
+                    Reply::Now(Outcome::Throttled { answer, mute })
+                }
                 Plan::LaterClose => Reply::later(async { Outcome::Close("told to".into()) }),
                 Plan::Blocked(signal) => {
                     let _ = signal.await;
@@ -133,6 +145,12 @@ impl Bench {
         let mut body = vec![0; length as usize - 4];
         self.far.read_exact(&mut body).await.unwrap();
         id
+    }
+
+    /// The next answer, which is the second request's and comes after `wait`.
+    async fn answer_after(&mut self, began: Instant, wait: Duration) {
+        assert_eq!(self.answer().await, 1);
+        assert!(began.elapsed() >= wait);
     }
 
     async fn answers(&mut self, ids: std::ops::Range<i32>) {
@@ -268,6 +286,55 @@ async fn an_idle_connection_is_closed_but_not_one_that_waits_for_us() {
     assert!((599..602).contains(&began.elapsed().as_secs()));
 }
 
+/// KIP-219: the answer comes at once; what comes after it waits.
+#[tokio::test(start_paused = true)]
+async fn a_muted_connection_begins_nothing_until_its_time_is_over() {
+    let mute = Duration::from_secs(7);
+    for answered in [true, false] {
+        let mut bench = bench(vec![Plan::Throttled { answered, mute }]);
+        let began = Instant::now();
+        bench.send(&requests(0..3)).await;
+        if answered {
+            bench.answers(0..1).await;
+        } else {
+            bench.answer_after(began, mute).await;
+        }
+        assert_eq!(began.elapsed() >= mute, !answered, "the answer itself is not delayed");
+        bench.send(&request(3)).await;
+        bench.answers(if answered { 1..4 } else { 2..4 }).await;
+        assert!(began.elapsed() >= mute && began.elapsed() < mute + Duration::from_millis(50));
+        bench.send(&request(4)).await;
+        bench.answers(4..5).await;
+        assert!(began.elapsed() < mute + Duration::from_millis(100), "it is muted once");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_muted_connection_is_neither_idle_nor_slow() {
+    let options = ConnectionOptions::default();
+    let mute = options.idle_timeout * 2;
+    let mut bench = bench(vec![Plan::Throttled { answered: true, mute }]);
+    bench.send(&request(0)).await;
+    // The next one has begun to arrive.
+    bench.send(&request(1)[..5]).await;
+    bench.answers(0..1).await;
+    sleep(mute + options.frame_timeout / 2).await;
+    bench.send(&request(1)[5..]).await;
+    bench.answers(1..2).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_muted_connection_stops_with_the_broker_and_ends_with_its_peer() {
+    let mute = Duration::from_secs(500);
+    let mut bench = bench(vec![Plan::Throttled { answered: true, mute }]);
+    bench.send(&request(0)).await;
+    bench.answers(0..1).await;
+    bench.stop.send(true).unwrap();
+    let began = Instant::now();
+    assert!(matches!(bench.closed().await, Closed::Stopping));
+    assert!(began.elapsed() < Duration::from_secs(1));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_never_reads_is_bounded_and_closed_in_the_end() {
     let options = ConnectionOptions { bytes_max: 10_000, requests_max: 20, ..Default::default() };
@@ -386,7 +453,9 @@ async fn an_unknown_version_of_api_versions_is_answered_in_version_0() {
 
 #[tokio::test(start_paused = true)]
 async fn unknown_apis_and_versions_close() {
-    for (key, version) in [(0, 2), (0, 14), (1, 3), (1, 19), (3, 14), (10, 0), (22, 6), (-1, 0), (999, 0)] {
+    for (key, version) in
+        [(0, 2), (0, 14), (1, 3), (1, 19), (3, 14), (8, 10), (9, 10), (52, 0), (22, 6), (27, 2), (-1, 0), (999, 0)]
+    {
         let mut out = BytesMut::new();
         out.put_i16(key);
         out.put_i16(version);

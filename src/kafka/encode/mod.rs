@@ -14,7 +14,7 @@ use kafka_protocol::protocol::Encodable;
 use super::request::ReplyTo;
 
 /// Bytes before every response.
-const LENGTH_PREFIX_BYTES: usize = 4;
+pub(super) const LENGTH_PREFIX_BYTES: usize = 4;
 
 /// Why a response cannot be encoded. Always a fault of ours: a field set that the version does not have, or a
 /// response over 2 GiB.
@@ -113,7 +113,7 @@ fn has_tagged_header(to: ReplyTo) -> bool {
     to.api.key.response_header_version(to.version) >= 1
 }
 
-fn response_header_bytes(to: ReplyTo) -> usize {
+pub(super) fn response_header_bytes(to: ReplyTo) -> usize {
     4 + usize::from(has_tagged_header(to))
 }
 

@@ -90,7 +90,7 @@ impl Handlers {
             RequestBody::CreatePartitions(body) => self.create_partitions(request, body).await,
             RequestBody::DeleteRecords(body) => self.delete_records(request, body).await,
             RequestBody::DescribeConfigs(body) => self.describe_configs(request, body),
-            RequestBody::IncrementalAlterConfigs(body) => self.alter_configs(request, body).await,
+            RequestBody::IncrementalAlterConfigs(body) => self.incremental_alter_configs(request, body).await,
             RequestBody::DescribeCluster(body) => self.describe_cluster(request, body),
             RequestBody::DescribeTopicPartitions(body) => self.describe_topic_partitions(request, body),
             RequestBody::DescribeLogDirs(body) => self.describe_log_dirs(request, body),
@@ -100,11 +100,45 @@ impl Handlers {
         }
     }
 
+    /// Asks for leave to create or delete `partitions`. Since version `strict_since` of its API a request can be
+    /// refused (KIP-599); older ones are made to wait.
+    pub(super) fn charge(request: &Request, partitions: usize, strict_since: i16) -> Result<(), Refusal> {
+        let charged = request.meter.as_ref().map(|meter| meter.mutate(partitions, request.to.version >= strict_since));
+        match charged {
+            Some(Err(_)) => Err(ResponseError::ThrottlingQuotaExceeded.into()),
+            Some(Ok(())) | None => Ok(()),
+        }
+    }
+
     /// Counts the number of an answer, if it is one of an error.
     pub(super) fn count(&self, request: &Request, code: i16) {
         if code != 0 {
             self.metrics.count_error(request.to.api, code);
         }
+    }
+}
+
+/// An image with one topic.
+#[cfg(test)]
+pub(super) fn one_topic(name: &str, partitions: usize) -> crate::metadata::Image {
+    use crate::base::{NodeId, TopicId};
+    use crate::metadata::{Image, Partition, Topic};
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    let (name, id): (Arc<str>, _) = (name.into(), TopicId([7; 16]));
+    let topic = Topic {
+        id,
+        name: name.clone(),
+        replication_factor: 1,
+        configs: BTreeMap::new(),
+        partitions: (0..partitions).map(|_| Arc::new(Partition::new(NodeId(1)))).collect(),
+        created_ms: 0,
+    };
+    Image {
+        topics: Arc::new(BTreeMap::from([(id, Arc::new(topic))])),
+        names: Arc::new(BTreeMap::from([(name, id)])),
+        ..Image::default()
     }
 }
 

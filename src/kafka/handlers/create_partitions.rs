@@ -9,12 +9,15 @@ use kafka_protocol::messages::{CreatePartitionsRequest, CreatePartitionsResponse
 
 use crate::base::NodeId;
 use crate::base::limits::TOPIC_PARTITIONS_MAX;
-use crate::kafka::{ConnectionContext, Reply, Request};
+use crate::kafka::{Reply, Request};
 use crate::security::{Operation, Resource};
 
 use super::Handlers;
 use super::administer::{Refusal, outcome};
 use super::create_topics::check_replicas;
+
+/// Since this version a request over its quota is refused (KIP-599).
+const STRICT_QUOTA_SINCE: i16 = 3;
 
 impl Handlers {
     pub(super) async fn create_partitions(&self, request: Request, body: CreatePartitionsRequest) -> Reply {
@@ -27,7 +30,7 @@ impl Handlers {
             let result = match times.remove(&asked.name) {
                 // The first of the duplicates was answered for all.
                 None => continue,
-                Some(1) => self.grow_one(&request.context, &asked, body.validate_only).await,
+                Some(1) => self.grow_one(&request, &asked, body.validate_only).await,
                 Some(_) => Err(Refusal::invalid("Duplicate topic name.")),
             };
             let (code, message) = outcome(&result);
@@ -44,14 +47,15 @@ impl Handlers {
 
     async fn grow_one(
         &self,
-        context: &ConnectionContext,
+        request: &Request,
         asked: &CreatePartitionsTopic,
         validate_only: bool,
     ) -> Result<(), Refusal> {
-        let permit = self.permit(context, Operation::Alter, Resource::topic(&asked.name))?;
+        let permit = self.permit(&request.context, Operation::Alter, Resource::topic(&asked.name))?;
         let topic = self.broker.topic(&asked.name).ok_or(ResponseError::UnknownTopicOrPartition)?;
         let present = topic.partitions.len();
         let total = check(asked, present, self.broker.node)?;
+        Self::charge(request, total.saturating_sub(present), STRICT_QUOTA_SINCE)?;
         if !validate_only {
             self.broker.create_partitions(&permit, topic.id, present, total).await?;
         }

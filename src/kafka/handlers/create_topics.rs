@@ -19,6 +19,9 @@ use crate::security::{Denied, Operation, Permit, Resource};
 use super::administer::{Refusal, check_topic_name};
 use super::{Handlers, text};
 
+/// Since this version a request over its quota is refused (KIP-599).
+const STRICT_QUOTA_SINCE: i16 = 6;
+
 /// The metadata are no topic here, but tools know Kafka's by this name.
 const CLUSTER_METADATA_TOPIC: &str = "__cluster_metadata";
 
@@ -67,7 +70,7 @@ impl Handlers {
                 }
                 Err(Refusal::invalid("Duplicate topic name."))
             } else {
-                self.create_one(&request.context, asked, &settings, excessive, &collisions, body.validate_only).await
+                self.create_one(&request, asked, &settings, excessive, &collisions, body.validate_only).await
             };
             let answer = self.created(&request.context, asked, result);
             self.count(&request, answer.error_code);
@@ -78,7 +81,7 @@ impl Handlers {
 
     async fn create_one(
         &self,
-        context: &ConnectionContext,
+        request: &Request,
         asked: &CreatableTopic,
         settings: &BrokerSettings,
         excessive: bool,
@@ -89,7 +92,7 @@ impl Handlers {
         if name == CLUSTER_METADATA_TOPIC {
             return Err(Refusal::invalid(format!("Creation of internal topic {name} is prohibited.")));
         }
-        let permit = self.may_create(context, name)?;
+        let permit = self.may_create(&request.context, name)?;
         if excessive {
             let message = "Excessively large number of partitions per request.";
             return Err(Refusal::new(ResponseError::PolicyViolation, message));
@@ -101,6 +104,8 @@ impl Handlers {
             return Err(Refusal::new(ResponseError::TopicAlreadyExists, message));
         }
         let topic = plan(asked, settings, self.broker.node)?;
+        // As in Kafka a trial is charged, too.
+        Self::charge(request, topic.partitions, STRICT_QUOTA_SINCE)?;
         let id = if validate_only {
             // Of a topic that is only tried out, the id means nothing; Kafka shows a random one.
             TopicId::default()
@@ -358,11 +363,12 @@ mod tests {
         let made = with(&[("retention.ms", Some("1")), ("retention.ms", Some("2"))]).unwrap();
         assert_eq!(made.configs, [("retention.ms".to_owned(), "2".to_owned())]);
         assert_eq!(code(with(&[("cleanup.policy", Some(""))])), 0);
+        assert_eq!(code(with(&[("cleanup.policy", Some("compact,delete"))])), 0);
         for (name, value) in [
             ("nope", Some("1")),
             ("retention.ms", Some("x")),
             ("retention.ms", None),
-            ("cleanup.policy", Some("compact")),
+            ("remote.storage.enable", Some("true")),
         ] {
             assert_eq!(code(with(&[(name, value)])), 40, "{name} {value:?}");
         }

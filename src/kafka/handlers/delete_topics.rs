@@ -10,13 +10,15 @@ use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
 use crate::base::TopicId;
-use crate::kafka::{ConnectionContext, Reply, Request};
+use crate::kafka::{Reply, Request};
 use crate::metadata::{Image, Topic};
 use crate::security::{Operation, Resource};
 
 use super::administer::Refusal;
 use super::{Handlers, text};
 
+/// Since this version a request over its quota is refused (KIP-599).
+const STRICT_QUOTA_SINCE: i16 = 5;
 /// Since this version a refusal to delete anything has a number of its own.
 const DELETION_DISABLED_SINCE: i16 = 3;
 
@@ -44,7 +46,7 @@ impl Handlers {
                 }
                 _ if !allowed => Err((None, Refusal::invalid("Topic deletion is disabled."))),
                 Some(refusal) => Err((None, refusal)),
-                None => self.delete_one(&request.context, &named, &image).await,
+                None => self.delete_one(&request, &named, &image).await,
             };
             let answer = answer(named, result);
             self.count(&request, answer.error_code);
@@ -56,7 +58,7 @@ impl Handlers {
     /// With the refusal of a topic named by id comes its name, where the client may know it.
     async fn delete_one(
         &self,
-        context: &ConnectionContext,
+        request: &Request,
         named: &Named,
         image: &Image,
     ) -> Result<Arc<Topic>, (Option<StrBytes>, Refusal)> {
@@ -65,6 +67,7 @@ impl Handlers {
             Named::ById(id) => image.topics.get(&TopicId(*id.as_bytes())),
             Named::Wrongly { .. } => return Err((None, ResponseError::InvalidRequest.into())),
         };
+        let context = &request.context;
         // A name is judged before it is looked up: the same answer whether the topic exists or not.
         let (name, unknown) = match (named, found) {
             (Named::ByName(name), _) => (&**name, ResponseError::UnknownTopicOrPartition),
@@ -77,6 +80,8 @@ impl Handlers {
             (known.then(|| text(name)), Refusal { message: None, ..denied.into() })
         })?;
         let found = found.ok_or((None, unknown.into()))?;
+        let charged = Self::charge(request, found.partitions.len(), STRICT_QUOTA_SINCE);
+        charged.map_err(|refusal| (Some(text(&*found.name)), refusal))?;
         self.broker.delete_topic(&permit, found.id).await.map_err(|error| (None, error.into()))?;
         Ok(found.clone())
     }

@@ -1,4 +1,5 @@
-//! DescribeConfigs (key 32): the settings of topics and brokers, with where each value comes from.
+//! DescribeConfigs (key 32): the settings of topics, brokers, groups and subscriptions to clients' metrics, with where
+//! each value comes from.
 
 use std::collections::HashSet;
 
@@ -21,9 +22,9 @@ use super::{Handlers, text};
 /// Kafka's numbers of the kinds of resources that have settings.
 pub(super) const TOPIC: i8 = 2;
 pub(super) const BROKER: i8 = 4;
-const BROKER_LOGGER: i8 = 8;
-const CLIENT_METRICS: i8 = 16;
-const GROUP: i8 = 32;
+pub(super) const BROKER_LOGGER: i8 = 8;
+pub(super) const CLIENT_METRICS: i8 = 16;
+pub(super) const GROUP: i8 = 32;
 
 /// Memory that one answer may take. A request of a few bytes can ask for the same long list over and over; the
 /// settings of 20,000 topics fit.
@@ -84,6 +85,22 @@ impl Handlers {
                     other => Ok(settings::describe_cluster(&self.broker.overrides(&other), wanted)),
                 }
             }
+            GROUP => {
+                let _permit = self.permit(context, Operation::DescribeConfigs, Resource::group(name))?;
+                if name.is_empty() {
+                    return Err(Refusal::invalid("Group name must not be empty"));
+                }
+                let own = self.broker.overrides(&ConfigResource::Group(name.to_string()));
+                Ok(self.broker.with_layers(|layers| settings::describe_group(&own, layers, wanted)))
+            }
+            CLIENT_METRICS => {
+                let _permit = self.permit(context, Operation::DescribeConfigs, Resource::CLUSTER)?;
+                if name.is_empty() {
+                    return Err(Refusal::invalid("Client metrics subscription name must not be empty"));
+                }
+                let own = self.broker.overrides(&ConfigResource::ClientMetrics(name.to_string()));
+                Ok(settings::describe_client_metrics(&own, wanted))
+            }
             other => Err(no_such_kind(other)),
         }
     }
@@ -107,8 +124,6 @@ pub(super) fn broker_resource(name: &str, node: NodeId) -> Result<ConfigResource
 pub(super) fn no_such_kind(kind: i8) -> Refusal {
     Refusal::invalid(match kind {
         BROKER_LOGGER => "Log levels are set in the configuration file, not for single loggers.".to_owned(),
-        CLIENT_METRICS => "Client metrics are not available in this release.".to_owned(),
-        GROUP => "Groups are not available in this release.".to_owned(),
         other => format!("Unknown resource type {other}"),
     })
 }

@@ -1,4 +1,4 @@
-//! DescribeProducers (key 61, KIP-664): who writes idempotently to a partition.
+//! DescribeProducers (key 61, KIP-664): who writes idempotently or in transactions to a partition.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -15,6 +15,9 @@ use crate::security::{Operation, Permit, Resource};
 
 use super::administer::{Refusal, check_topic_name, outcome};
 use super::{Handlers, errors};
+
+/// The start of a transaction that is not open.
+const NO_TRANSACTION: i64 = -1;
 
 impl Handlers {
     pub(super) async fn describe_producers(&self, request: Request, body: DescribeProducersRequest) -> Reply {
@@ -66,7 +69,6 @@ fn shown(producer: &ActiveProducer) -> ProducerState {
         .with_producer_epoch(i32::from(producer.epoch))
         .with_last_sequence(producer.last_sequence)
         .with_last_timestamp(producer.last_timestamp)
-        // Without transactions there is neither a coordinator nor an open transaction.
-        .with_coordinator_epoch(-1)
-        .with_current_txn_start_offset(-1)
+        .with_coordinator_epoch(producer.coordinator_epoch)
+        .with_current_txn_start_offset(producer.transaction_start.map_or(NO_TRANSACTION, |offset| offset.0))
 }

@@ -2,8 +2,8 @@
 
 use kafka_protocol::error::ResponseError;
 
-use crate::batch::CheckError;
-use crate::broker::{ChangeError, FetchError, OffsetsError, ProduceError};
+use crate::batch::{CheckError, RecordsError};
+use crate::broker::{ChangeError, FetchError, NotAdmitted, OffsetsError, ProduceError};
 use crate::ledger::LedgerError;
 use crate::metadata::Reject;
 use crate::partition::{AppendError, ProducerError, ReadError};
@@ -19,14 +19,44 @@ pub(super) fn denied(denied: &Denied) -> ResponseError {
     }
 }
 
+/// Produce version from which clients know that a transaction can be aborted and go on (KIP-890).
+const ABORTABLE_SINCE: i16 = 11;
+/// Version from which a batch adds its partition, and its client waits for the transaction before (KIP-890).
+const ADDS_PARTITION_SINCE: i16 = 12;
+
+/// As [`produce`], in the numbers that a client of this Produce version understands.
+pub(super) fn produce_in(error: &ProduceError, version: i16) -> ResponseError {
+    match error {
+        ProduceError::NotAdmitted(NotAdmitted::NotInTransaction) if version >= ABORTABLE_SINCE => {
+            ResponseError::TransactionAbortable
+        }
+        ProduceError::NotAdmitted(NotAdmitted::Concurrent) if version >= ADDS_PARTITION_SINCE => {
+            ResponseError::ConcurrentTransactions
+        }
+        other => produce(other),
+    }
+}
+
 pub(super) fn produce(error: &ProduceError) -> ResponseError {
     match error {
         ProduceError::Check(CheckError::Crc | CheckError::UnknownMagic(_)) => ResponseError::CorruptMessage,
+        ProduceError::Check(CheckError::ProducerEpoch(_)) => ResponseError::InvalidProducerEpoch,
         ProduceError::Check(_) => ResponseError::InvalidRecord,
         ProduceError::TooLarge { .. } => ResponseError::MessageTooLarge,
         ProduceError::Timestamp { .. } => ResponseError::InvalidTimestamp,
+        ProduceError::Records(RecordsError::Compression(_)) => ResponseError::CorruptMessage,
+        ProduceError::NoKey(_) | ProduceError::Records(_) => ResponseError::InvalidRecord,
         ProduceError::CompressionVersion => ResponseError::UnsupportedCompressionType,
         ProduceError::Transactional => ResponseError::InvalidRequest,
+        ProduceError::NotAdmitted(NotAdmitted::NotInTransaction) => ResponseError::InvalidTxnState,
+        ProduceError::NotAdmitted(NotAdmitted::Fenced) => ResponseError::InvalidProducerEpoch,
+        ProduceError::NotAdmitted(NotAdmitted::OtherProducer) => ResponseError::InvalidProducerIdMapping,
+        ProduceError::NotAdmitted(NotAdmitted::Invalid) => ResponseError::InvalidRequest,
+        // Old clients give up on the coordinator's own numbers; this one they retry, without asking for metadata.
+        ProduceError::NotAdmitted(NotAdmitted::Concurrent | NotAdmitted::Unavailable) => {
+            ResponseError::NotEnoughReplicas
+        }
+        ProduceError::Build(_) => ResponseError::UnknownServerError,
         ProduceError::Compression(_) => ResponseError::CorruptMessage,
         ProduceError::Append(error) => append(error),
         // The batch may be durable or not: the number that clients take for "possibly persisted".
@@ -40,6 +70,10 @@ fn append(error: &AppendError) -> ResponseError {
     match error {
         AppendError::Producer(ProducerError::OutOfOrder { .. }) => ResponseError::OutOfOrderSequenceNumber,
         AppendError::Producer(ProducerError::OldEpoch { .. }) => ResponseError::InvalidProducerEpoch,
+        AppendError::Producer(ProducerError::OldCoordinator { .. }) => ResponseError::TransactionCoordinatorFenced,
+        AppendError::Producer(ProducerError::OutsideTransaction | ProducerError::NotVerified) => {
+            ResponseError::InvalidTxnState
+        }
         AppendError::StateNotLoaded => ResponseError::NotEnoughReplicas,
         AppendError::Closed => ResponseError::NotLeaderOrFollower,
         // Not appended, and worth another try: what clients understand by this number.
@@ -86,6 +120,8 @@ fn rejected(reject: &Reject) -> ResponseError {
         Reject::TooMany { .. } => ResponseError::PolicyViolation,
         Reject::StaleBrokerEpoch { .. } => ResponseError::NotController,
         Reject::Invalid(_) => ResponseError::InvalidRequest,
+        // Another change came in between again and again; nothing was changed.
+        Reject::ConfigsChanged => ResponseError::RequestTimedOut,
         _ => ResponseError::UnknownServerError,
     }
 }

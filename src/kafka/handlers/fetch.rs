@@ -11,10 +11,13 @@ use tokio::time::Instant;
 
 use crate::base::{LeaderEpoch, NodeId, Offset, TopicId, limits};
 use crate::broker::{Broker, FetchError};
-use crate::kafka::encode::fetch::{self, FetchResponse, FetchedPartition, FetchedTopic, NodeEndpoint};
+use crate::kafka::encode::fetch::{
+    self, AbortedTransaction, FetchResponse, FetchedPartition, FetchedTopic, NodeEndpoint,
+};
 use crate::kafka::{Outcome, Reply, Request, WireMetrics};
 use crate::metadata::Endpoint;
-use crate::partition::Partition;
+use crate::object::ReadError;
+use crate::partition::{Isolation, Partition};
 use crate::security::{Operation, Permit};
 
 use super::fetch_session::{Asked, Key, Partitions, Scope, Wanted};
@@ -40,7 +43,7 @@ struct Bounds {
     min_bytes: usize,
     max_bytes: usize,
     deadline: Instant,
-    read_committed: bool,
+    isolation: Isolation,
 }
 
 impl Handlers {
@@ -53,6 +56,7 @@ impl Handlers {
             epoch: if version >= 7 { body.session_epoch } else { -1 },
             uses_ids: version >= TOPIC_IDS_SINCE,
             slots: settings.fetch_sessions_max,
+            now: self.broker.clock().boottime(),
         };
         let random = || {
             let mut bytes = [0; 4];
@@ -67,14 +71,14 @@ impl Handlers {
                 return Reply::Now(fetch::response(request.to, &refused).into());
             }
         };
+        // What is more than a quota admits in a whole window would never be answered.
+        let quota = request.meter.as_ref().and_then(|meter| meter.fetch_bytes_max()).unwrap_or(usize::MAX);
+        let max_bytes = usize::try_from(body.max_bytes).unwrap_or(0).min(settings.fetch_bytes_max).min(quota);
         let bounds = Bounds {
-            min_bytes: usize::try_from(body.min_bytes).unwrap_or(0).min(usize::try_from(body.max_bytes).unwrap_or(0)),
-            max_bytes: usize::try_from(body.max_bytes)
-                .unwrap_or(0)
-                .min(settings.fetch_bytes_max)
-                .min(limits::FETCH_BYTES_MAX),
+            min_bytes: usize::try_from(body.min_bytes).unwrap_or(0).min(max_bytes),
+            max_bytes: max_bytes.min(limits::FETCH_BYTES_MAX),
             deadline: Instant::now() + Duration::from_millis(u64::try_from(body.max_wait_ms).unwrap_or(0)),
-            read_committed: body.isolation_level == 1,
+            isolation: super::list_offsets::isolation(body.isolation_level),
         };
         let targets = self.targets(&request, scope.partitions.clone());
         let work = Work {
@@ -194,11 +198,27 @@ impl Work {
                 add(&mut response, &target.key, partition);
             }
         }
+        self.name_leaders(&mut response);
+        let encoded = fetch::response(self.request.to, &response);
+        if let (Some(meter), Ok(rope)) = (&self.request.meter, &encoded)
+            && let throttle_time_ms @ 1.. = meter.fetched(rope.len())
+        {
+            return self.throttled(throttle_time_ms);
+        }
         if self.scope.session != 0 {
             self.sessions.answered(self.scope.session, told);
         }
-        self.name_leaders(&mut response);
-        fetch::response(self.request.to, &response).into()
+        encoded.into()
+    }
+
+    /// An empty answer to a client that is over a quota (KIP-219). Its session goes on where it has one already.
+    fn throttled(&self, throttle_time_ms: i32) -> Outcome {
+        let session_id = if self.scope.incremental { self.scope.session } else { 0 };
+        if session_id == 0 {
+            self.sessions.forget(self.scope.session);
+        }
+        let empty = FetchResponse { throttle_time_ms, session_id, ..FetchResponse::default() };
+        fetch::response(self.request.to, &empty).into()
     }
 
     async fn read_until_enough(&self, targets: &[Target]) -> Vec<FetchedPartition> {
@@ -208,6 +228,7 @@ impl Work {
         }
         drop(first);
         let waiting = Waiting { notify: Arc::new(Notify::new()), targets };
+        let mut stopping = self.broker.stopping();
         loop {
             // Registered before the look, so that a move in between is not missed.
             waiting.register();
@@ -216,19 +237,22 @@ impl Work {
                 return read;
             }
             drop(read);
-            if tokio::time::timeout_at(self.bounds.deadline, waiting.notify.notified()).await.is_err() {
-                return self.read_all(targets).await;
+            tokio::select! {
+                () = waiting.notify.notified() => {}
+                () = tokio::time::sleep_until(self.bounds.deadline) => return self.read_all(targets).await,
+                // What there is, perhaps nothing: the client finds the next broker sooner.
+                () = stopping.begun() => return self.read_all(targets).await,
             }
         }
     }
 
-    /// Enough bytes, or an error that a client has to know of at once. An unknown partition is no such error: a real
-    /// broker waits on.
+    /// Enough bytes, or an error that a client has to know of at once. A partition that cannot be looked up is no such
+    /// error as long as there is another to wait for: a real broker waits on. Where there is none it answers.
     fn is_enough(&self, read: &[FetchedPartition]) -> bool {
         let bytes: usize = read.iter().map(FetchedPartition::records_bytes).sum();
-        let unknown = [ResponseError::UnknownTopicOrPartition.code(), 0];
         bytes >= self.bounds.min_bytes
-            || read.iter().any(|p| !unknown.contains(&p.error_code) || p.diverging_epoch.is_some())
+            || read.iter().all(|p| is_out_of_sight(p.error_code))
+            || read.iter().any(|p| (p.error_code != 0 && !is_out_of_sight(p.error_code)) || p.diverging_epoch.is_some())
     }
 
     /// What this node holds first, in order; then, side by side, what only object storage has. A store that is slow
@@ -241,7 +265,7 @@ impl Work {
         for (at, target) in targets.iter().enumerate() {
             all[at] = match &target.found {
                 Err(error) => FetchedPartition { error_code: error.code(), ..FetchedPartition::default() },
-                Ok((_, partition)) if partition.is_only_stored(target.wanted.offset) => {
+                Ok((_, partition)) if partition.is_only_stored(target.wanted.offset, self.bounds.isolation) => {
                     stored.push(at);
                     continue;
                 }
@@ -280,7 +304,11 @@ impl Work {
         match tokio::time::timeout(PATIENCE, read).await {
             Ok(read) => read,
             Err(_) => {
-                self.broker.clone().fetch_ahead(partition.clone(), target.wanted.offset);
+                let isolation = self.bounds.isolation;
+                self.broker.clone().fetch_ahead(partition.clone(), target.wanted.offset, isolation);
+                if isolation == Isolation::ReadCommitted && partition.needs_producer_state() {
+                    return nothing_yet(partition);
+                }
                 self.read_one(permit, partition, &target.wanted, 0, false).await
             }
         }
@@ -306,13 +334,20 @@ impl Work {
             .then(|| diverging(partition, LeaderEpoch(wanted.last_fetched_epoch), wanted.offset))
             .flatten();
         let max_bytes = if diverging.is_some() { 0 } else { max_bytes };
-        let read = self.broker.read(permit, partition, wanted.offset, max_bytes, at_least_one && diverging.is_none());
-        match read.await {
+        let at_least_one = at_least_one && diverging.is_none();
+        let isolation = self.bounds.isolation;
+        match self.broker.read(permit, partition, wanted.offset, max_bytes, at_least_one, isolation).await {
             Ok(read) => FetchedPartition {
                 high_watermark: read.positions.high_watermark,
-                last_stable_offset: read.positions.high_watermark,
+                // −1 while nobody has asked for it: a reader of what is committed has it loaded.
+                last_stable_offset: read.positions.last_stable.unwrap_or(Offset(-1)),
                 log_start_offset: read.positions.log_start,
-                aborted_transactions: self.bounds.read_committed.then(Vec::new),
+                aborted_transactions: (isolation == Isolation::ReadCommitted).then(|| {
+                    let listed = read.aborted.iter();
+                    listed
+                        .map(|t| AbortedTransaction { producer_id: t.producer, first_offset: t.first_offset })
+                        .collect()
+                }),
                 batches: read.batches,
                 diverging_epoch: diverging,
                 ..FetchedPartition::default()
@@ -323,7 +358,10 @@ impl Work {
 
     fn refused(&self, partition: &Partition, error: &FetchError) -> FetchedPartition {
         let code = errors::fetch(error);
-        if code == ResponseError::KafkaStorageError {
+        // An object that is missing is in the log once, not once for each who asks for it.
+        let known =
+            matches!(error, FetchError::Object(ReadError::NotFound(object)) if self.broker.missing().knows(*object));
+        if code == ResponseError::KafkaStorageError && !known {
             tracing::warn!(partition = %partition.id, %error, "a fetch failed");
         }
         let moved = code == ResponseError::NotLeaderOrFollower;
@@ -342,6 +380,24 @@ impl Work {
             });
         }
     }
+}
+
+/// The answer for a partition whose transactions are not known yet.
+fn nothing_yet(partition: &Partition) -> FetchedPartition {
+    let at = partition.positions();
+    FetchedPartition {
+        high_watermark: at.high_watermark,
+        log_start_offset: at.log_start,
+        aborted_transactions: Some(Vec::new()),
+        ..FetchedPartition::default()
+    }
+}
+
+/// Whether the error says that the partition, for this client, is not there at all.
+fn is_out_of_sight(error_code: i16) -> bool {
+    [ResponseError::UnknownTopicOrPartition, ResponseError::UnknownTopicId, ResponseError::TopicAuthorizationFailed]
+        .iter()
+        .any(|error| error.code() == error_code)
 }
 
 /// Where the log of a reader that holds `epoch` up to `offset` parts from ours (KIP-595).

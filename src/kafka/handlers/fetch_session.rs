@@ -1,10 +1,12 @@
 //! Fetch sessions (KIP-227): the partitions that a client reads, remembered so that it names only what changes.
 //!
-//! Bounded: by the number of sessions (`max.incremental.fetch.session.cache.slots`) and of their partitions. A
-//! session that is not found is no fault; the client sends a full request again.
+//! Bounded: by the number of sessions (`max.incremental.fetch.session.cache.slots`) and of their partitions. Where all
+//! places are taken, a session in use is not pushed out for a newcomer, which is served without one. A session that
+//! is not found is no fault; the client sends a full request again.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use indexmap::IndexMap;
 use kafka_protocol::error::ResponseError;
@@ -14,6 +16,10 @@ use crate::base::{Offset, TopicId};
 
 /// Partitions of all sessions together; beyond it no new session begins.
 const PARTITIONS_MAX: usize = 1_000_000;
+
+/// A session unused for so long may be replaced, and one that has existed for so long by a larger one (KIP-227's
+/// `min.incremental.fetch.session.eviction.ms`, which Kafka does not let anybody set).
+const EVICTABLE_AFTER: Duration = Duration::from_secs(120);
 
 /// A partition as the client names it: by name up to version 12, by id from 13 on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -42,8 +48,9 @@ struct Session {
     next_epoch: i32,
     uses_ids: bool,
     partitions: Partitions,
-    /// For eviction: the request count of the whole cache at its last use.
-    used_at: u64,
+    /// By CLOCK_BOOTTIME, as is the next.
+    begun_at: Duration,
+    used_at: Duration,
 }
 
 /// All sessions of the broker.
@@ -53,7 +60,6 @@ pub(super) struct Sessions(Mutex<Cache>);
 #[derive(Default)]
 struct Cache {
     by_id: HashMap<i32, Session>,
-    requests: u64,
     partitions: usize,
 }
 
@@ -73,6 +79,8 @@ pub(super) struct Asked {
     pub epoch: i32,
     pub uses_ids: bool,
     pub slots: usize,
+    /// Now, by CLOCK_BOOTTIME.
+    pub now: Duration,
 }
 
 impl Sessions {
@@ -85,7 +93,6 @@ impl Sessions {
         random: impl Fn() -> i32,
     ) -> Result<Scope, ResponseError> {
         let mut cache = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        cache.requests += 1;
         match asked.epoch {
             // A full request outside any session; it ends the one that it names.
             -1 => {
@@ -99,6 +106,11 @@ impl Sessions {
             }
             epoch => cache.go_on(asked, epoch, named, forgotten),
         }
+    }
+
+    /// Ends a session that its client was not told of.
+    pub fn forget(&self, session: i32) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(session);
     }
 
     /// Notes what was answered; partitions that gave data go to the end, so that each gets its turn.
@@ -127,20 +139,39 @@ impl Cache {
         if named.is_empty() || asked.slots == 0 || self.partitions + named.len() > PARTITIONS_MAX {
             return 0;
         }
-        if self.by_id.len() >= asked.slots
-            && let Some(oldest) = self.by_id.iter().min_by_key(|(_, s)| s.used_at).map(|(id, _)| *id)
-        {
-            self.remove(oldest);
+        if self.by_id.len() >= asked.slots && !self.make_room(named.len(), asked.now) {
+            return 0;
         }
         let mut id = random().max(1);
         while self.by_id.contains_key(&id) {
             id = id.checked_add(1).unwrap_or(1);
         }
         self.partitions += named.len();
-        let session =
-            Session { next_epoch: 1, uses_ids: asked.uses_ids, partitions: named.clone(), used_at: self.requests };
+        let session = Session {
+            next_epoch: 1,
+            uses_ids: asked.uses_ids,
+            partitions: named.clone(),
+            begun_at: asked.now,
+            used_at: asked.now,
+        };
         self.by_id.insert(id, session);
         id
+    }
+
+    /// Ends the session that was unused for longest, if for long enough; else the smallest of those that have existed
+    /// for long enough, if it has fewer partitions than the newcomer. Answers whether one was ended.
+    fn make_room(&mut self, newcomer: usize, now: Duration) -> bool {
+        let since = |moment: Duration| now.saturating_sub(moment);
+        let stale = self.by_id.iter().min_by_key(|(_, s)| s.used_at);
+        let stale = stale.filter(|(_, s)| since(s.used_at) >= EVICTABLE_AFTER).map(|(id, _)| *id);
+        let smaller = || {
+            let settled = self.by_id.iter().filter(|(_, s)| since(s.begun_at) >= EVICTABLE_AFTER);
+            let smallest = settled.min_by_key(|(_, s)| s.partitions.len());
+            smallest.filter(|(_, s)| s.partitions.len() < newcomer).map(|(id, _)| *id)
+        };
+        let Some(id) = stale.or_else(smaller) else { return false };
+        self.remove(id);
+        true
     }
 
     fn go_on(
@@ -150,7 +181,6 @@ impl Cache {
         named: Partitions,
         forgotten: &[Key],
     ) -> Result<Scope, ResponseError> {
-        let requests = self.requests;
         let session = self.by_id.get_mut(&asked.id).ok_or(ResponseError::FetchSessionIdNotFound)?;
         if session.next_epoch != epoch {
             return Err(ResponseError::InvalidFetchSessionEpoch);
@@ -175,7 +205,7 @@ impl Cache {
         }
         // 1 follows the largest epoch: 0 and −1 have meanings of their own.
         session.next_epoch = epoch.checked_add(1).unwrap_or(1);
-        session.used_at = requests;
+        session.used_at = asked.now;
         let partitions = session.partitions.clone();
         self.partitions = self.partitions - before + partitions.len();
         if partitions.is_empty() {
@@ -203,7 +233,7 @@ mod tests {
     }
 
     fn asked(id: i32, epoch: i32) -> Asked {
-        Asked { id, epoch, uses_ids: false, slots: 2 }
+        Asked { id, epoch, uses_ids: false, slots: 2, now: Duration::ZERO }
     }
 
     #[test]
@@ -232,15 +262,51 @@ mod tests {
         assert_eq!(error(asked(7, 1)), Some(ResponseError::FetchSessionIdNotFound));
     }
 
-    #[test]
-    fn the_longest_unused_session_makes_room() {
+    fn at(seconds: u64, asked: Asked) -> Asked {
+        Asked { now: Duration::from_secs(seconds), ..asked }
+    }
+
+    /// Sessions 1 and 2, of one and two partitions, which take all places.
+    fn full() -> Sessions {
         let sessions = Sessions::default();
-        for id in [1, 2] {
-            sessions.resolve(asked(0, 0), named(&[0]), &[], || id).expect("new");
+        for (id, partitions) in [(1, &[0][..]), (2, &[0, 1])] {
+            assert_eq!(sessions.resolve(asked(0, 0), named(partitions), &[], || id).expect("new").session, id);
         }
-        sessions.resolve(asked(1, 1), named(&[]), &[], || 0).expect("used");
-        sessions.resolve(asked(0, 0), named(&[0]), &[], || 3).expect("new");
-        assert!(sessions.resolve(asked(2, 1), named(&[]), &[], || 0).is_err());
-        assert!(sessions.resolve(asked(1, 2), named(&[]), &[], || 0).is_ok());
+        sessions
+    }
+
+    #[test]
+    fn a_session_in_use_is_not_pushed_out_by_a_newcomer() {
+        let sessions = full();
+        let newcomer = sessions.resolve(at(119, asked(0, 0)), named(&[0, 1, 2]), &[], || 3).expect("is served");
+        assert_eq!((newcomer.session, newcomer.partitions.len()), (0, 3), "without a session");
+        for id in [1, 2] {
+            assert!(sessions.resolve(at(119, asked(id, 1)), named(&[]), &[], || 0).is_ok(), "session {id} goes on");
+        }
+        // Both are old enough by now, but neither has fewer partitions than one.
+        let newcomer = sessions.resolve(at(121, asked(0, 0)), named(&[0]), &[], || 3).expect("is served");
+        assert_eq!(newcomer.session, 0);
+    }
+
+    #[test]
+    fn a_session_long_unused_makes_room() {
+        let sessions = full();
+        sessions.resolve(at(100, asked(1, 1)), named(&[]), &[], || 0).expect("used");
+        assert_eq!(sessions.resolve(at(120, asked(0, 0)), named(&[0]), &[], || 3).expect("new").session, 3);
+        assert!(sessions.resolve(at(120, asked(2, 1)), named(&[]), &[], || 0).is_err());
+        assert!(sessions.resolve(at(120, asked(1, 2)), named(&[]), &[], || 0).is_ok());
+    }
+
+    #[test]
+    fn a_larger_session_replaces_the_smallest_that_is_old_enough() {
+        let sessions = full();
+        for id in [1, 2] {
+            sessions.resolve(at(60, asked(id, 1)), named(&[]), &[], || 0).expect("used");
+        }
+        assert_eq!(sessions.resolve(at(120, asked(0, 0)), named(&[0, 1]), &[], || 3).expect("new").session, 3);
+        assert!(sessions.resolve(at(120, asked(1, 2)), named(&[]), &[], || 0).is_err(), "it had fewer partitions");
+        assert!(sessions.resolve(at(120, asked(2, 2)), named(&[]), &[], || 0).is_ok());
+        // 3 has existed for a moment only, and 2 has as many partitions.
+        assert_eq!(sessions.resolve(at(121, asked(0, 0)), named(&[0, 1]), &[], || 4).expect("served").session, 0);
     }
 }

@@ -11,6 +11,7 @@ use crate::base::TopicId;
 use crate::broker::{FoundOffset, OffsetQuery};
 use crate::kafka::{Reply, Request};
 use crate::metadata::Topic;
+use crate::partition::Isolation;
 use crate::security::{Operation, Permit};
 
 use super::offset_for_leader_epoch::check_epoch;
@@ -37,7 +38,10 @@ impl Handlers {
                     _ if duplicates.contains(&(topic.name.clone(), asked.partition_index)) => {
                         Err(ResponseError::InvalidRequest)
                     }
-                    Ok((permit, found)) => self.list_offset(permit, request.to.version, found, asked).await,
+                    Ok((permit, found)) => {
+                        let isolation = isolation(body.isolation_level);
+                        self.list_offset(permit, request.to.version, found, asked, isolation).await
+                    }
                     Err(error) => Err(*error),
                 };
                 answered.partitions.push(self.answer_offset(&request, asked.partition_index, outcome));
@@ -78,14 +82,20 @@ impl Handlers {
         version: i16,
         topic: &Topic,
         asked: &ListOffsetsPartition,
+        isolation: Isolation,
     ) -> Result<Option<FoundOffset>, ResponseError> {
         let query = query(asked.timestamp, version).ok_or(ResponseError::UnsupportedVersion)?;
         let partition = self.find_partition(topic, asked.partition_index)?;
         if version >= 4 {
             check_epoch(&partition, asked.current_leader_epoch, |given| given == -1)?;
         }
-        self.broker.find_offset(permit, &partition, query).await.map_err(|e| errors::offsets(&e))
+        self.broker.find_offset(permit, &partition, query, isolation).await.map_err(|e| errors::offsets(&e))
     }
+}
+
+/// What the isolation level of a request means.
+pub(super) fn isolation(level: i8) -> Isolation {
+    if level == 1 { Isolation::ReadCommitted } else { Isolation::ReadUncommitted }
 }
 
 /// What a timestamp asks for, if the version knows it.

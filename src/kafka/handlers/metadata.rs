@@ -1,5 +1,6 @@
 //! Metadata (key 3): brokers and topics, and the creation of topics that clients merely name.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use kafka_protocol::error::ResponseError;
@@ -83,7 +84,9 @@ impl Handlers {
         may_create: bool,
     ) -> Vec<MetadataResponseTopic> {
         let mut answers = Vec::with_capacity(named.len());
-        for asked in named {
+        let mut seen = HashSet::with_capacity(named.len());
+        // A topic that is named twice is answered once.
+        for asked in named.into_iter().filter(|asked| seen.insert((asked.name.clone(), asked.topic_id))) {
             let id = TopicId(*asked.topic_id.as_bytes());
             answers.push(match &asked.name {
                 Some(name) if id.is_zero() => self.named_topic(request, &name.0, may_create).await,
@@ -127,12 +130,14 @@ impl Handlers {
         }
         match self.permit(context, Operation::Create, Resource::topic(name)) {
             Err(denied) => failed(Some(name.clone()), TopicId::default(), errors::denied(&denied)),
-            Ok(permit) => failed(Some(name.clone()), TopicId::default(), self.auto_create(&permit, name).await),
+            Ok(permit) => {
+                failed(Some(name.clone()), TopicId::default(), self.auto_create(request, &permit, name).await)
+            }
         }
     }
 
     /// Makes the topic. The answer is still "unknown": clients ask again, as they do of a real broker.
-    async fn auto_create(&self, permit: &Permit, name: &str) -> ResponseError {
+    async fn auto_create(&self, request: &Request, permit: &Permit, name: &str) -> ResponseError {
         if !is_topic_name(name) {
             return ResponseError::InvalidTopicException;
         }
@@ -148,6 +153,10 @@ impl Handlers {
             replication_factor: 1,
             configs: Vec::new(),
         };
+        // Nothing in the answer could refuse it: whoever creates too much this way waits afterwards.
+        if let Some(meter) = &request.meter {
+            let _ = meter.mutate(topic.partitions, false);
+        }
         if let Err(error) = self.broker.create_topic(permit, topic).await {
             tracing::info!(topic = name, %error, "a topic named by a client was not created");
         }

@@ -2,25 +2,39 @@
 //! broker's words into Kafka's numbers. It keeps no state but the fetch sessions.
 
 mod administer;
+mod alter_client_quotas;
 mod alter_configs;
+mod alter_partition_reassignments;
+mod config_resources;
 mod create_partitions;
 mod create_topics;
 mod delete_records;
 mod delete_topics;
+mod describe_client_quotas;
 mod describe_cluster;
 mod describe_configs;
 mod describe_log_dirs;
 mod describe_producers;
 mod describe_quorum;
 mod describe_topic_partitions;
+mod elect_leaders;
 mod errors;
+mod features;
 mod fetch;
 mod fetch_session;
-mod init_producer_id;
+mod get_telemetry_subscriptions;
+mod groups;
+mod incremental_alter_configs;
+mod list_config_resources;
 mod list_offsets;
+mod list_partition_reassignments;
 mod metadata;
 mod offset_for_leader_epoch;
 mod produce;
+mod push_telemetry;
+mod transactions;
+mod unregister_broker;
+mod update_features;
 
 use std::sync::Arc;
 
@@ -117,6 +131,7 @@ impl Handlers {
             response.error_code = ResponseError::InvalidRequest.code();
         } else {
             response.api_keys = advertised();
+            features::tell(&mut response, request.to.version, self.broker.image().applied);
         }
         Reply::encode(request.to, &response)
     }
@@ -135,6 +150,39 @@ impl Service for Handlers {
                 RequestBody::ApiVersions(body) => self.api_versions(&request, &body),
                 RequestBody::InitProducerId(body) => self.init_producer_id(request, body).await,
                 RequestBody::OffsetForLeaderEpoch(body) => self.offset_for_leader_epoch(request, body),
+                RequestBody::OffsetCommit(body) => self.offset_commit(request, body).await,
+                RequestBody::OffsetFetch(body) => self.offset_fetch(request, body).await,
+                RequestBody::FindCoordinator(body) => self.find_coordinator(request, body).await,
+                RequestBody::JoinGroup(body) => self.join_group(request, body).await,
+                RequestBody::Heartbeat(body) => self.heartbeat(request, body).await,
+                RequestBody::LeaveGroup(body) => self.leave_group(request, body).await,
+                RequestBody::SyncGroup(body) => self.sync_group(request, body).await,
+                RequestBody::DescribeGroups(body) => self.describe_groups(request, body).await,
+                RequestBody::ListGroups(body) => self.list_groups(request, body).await,
+                RequestBody::DeleteGroups(body) => self.delete_groups(request, body).await,
+                RequestBody::OffsetDelete(body) => self.offset_delete(request, body).await,
+                RequestBody::ConsumerGroupHeartbeat(body) => self.consumer_group_heartbeat(request, body).await,
+                RequestBody::ConsumerGroupDescribe(body) => self.consumer_group_describe(request, body).await,
+                RequestBody::AddPartitionsToTxn(body) => self.add_partitions_to_txn(request, body).await,
+                RequestBody::AddOffsetsToTxn(body) => self.add_offsets_to_txn(request, body).await,
+                RequestBody::EndTxn(body) => self.end_txn(request, body).await,
+                RequestBody::WriteTxnMarkers(body) => self.write_txn_markers(request, body).await,
+                RequestBody::TxnOffsetCommit(body) => self.txn_offset_commit(request, body).await,
+                RequestBody::DescribeTransactions(body) => self.describe_transactions(request, body).await,
+                RequestBody::ListTransactions(body) => self.list_transactions(request, body).await,
+                RequestBody::AlterConfigs(body) => self.alter_configs(request, body).await,
+                RequestBody::ElectLeaders(body) => self.elect_leaders(request, body).await,
+                RequestBody::AlterPartitionReassignments(body) => {
+                    self.alter_partition_reassignments(request, body).await
+                }
+                RequestBody::ListPartitionReassignments(body) => self.list_partition_reassignments(request, body).await,
+                RequestBody::UpdateFeatures(body) => self.update_features(request, body).await,
+                RequestBody::UnregisterBroker(body) => self.unregister_broker(request, body).await,
+                RequestBody::ListConfigResources(body) => self.list_config_resources(request, body).await,
+                RequestBody::DescribeClientQuotas(body) => self.describe_client_quotas(request, body).await,
+                RequestBody::AlterClientQuotas(body) => self.alter_client_quotas(request, body).await,
+                RequestBody::GetTelemetrySubscriptions(body) => self.get_telemetry_subscriptions(request, body).await,
+                RequestBody::PushTelemetry(body) => self.push_telemetry(request, body).await,
                 other => self.administer(request, other).await,
             }
         }

@@ -13,6 +13,9 @@ use crate::security::{Operation, Permit};
 
 use super::Handlers;
 
+/// Stands for no epoch at all.
+const NO_EPOCH: i32 = -1;
+
 /// Whether a client's idea of the leader epoch is the present one. `absent` says which values mean "none given".
 pub(super) fn check_epoch(
     partition: &Partition,
@@ -62,6 +65,10 @@ impl Handlers {
     ) -> Result<Option<(i32, i64)>, ResponseError> {
         let partition = self.find_partition(topic, asked.partition)?;
         check_epoch(&partition, asked.current_leader_epoch, |given| given == -1)?;
+        // A client that knows no epoch learns of no end.
+        if asked.leader_epoch == NO_EPOCH {
+            return Ok(None);
+        }
         let found = self.broker.epoch_end(permit, &partition, LeaderEpoch(asked.leader_epoch));
         Ok(found.map(|(epoch, end)| (epoch.0, end.0)))
     }

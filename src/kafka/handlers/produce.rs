@@ -1,6 +1,8 @@
 //! Produce (key 0). Offsets are given out in the first phase, in the order of requests; the answer waits for
-//! durability in the second.
+//! durability in the second. The partitions of a transaction are admitted by its coordinator before anything of the
+//! request is appended.
 
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use kafka_protocol::error::ResponseError;
@@ -12,11 +14,11 @@ use kafka_protocol::messages::produce_response::{
 };
 
 use crate::base::TopicId;
-use crate::batch::{CheckError, TimestampType};
-use crate::broker::{ProduceContext, ProduceError};
+use crate::batch::{CheckError, TimestampType, looks_transactional};
+use crate::broker::{InTransaction, ProduceContext, ProduceError, is_internal_topic, transactional_header};
 use crate::kafka::{Outcome, Reply, Request};
-use crate::partition::Appended;
-use crate::security::{Operation, Permit};
+use crate::partition::{Appended, Guard};
+use crate::security::{Operation, Permit, Resource};
 
 use super::{Handlers, errors, text};
 
@@ -24,6 +26,13 @@ use super::{Handlers, errors, text};
 const ZSTD_SINCE: i16 = 7;
 /// Version from which a partition's new leader is named (KIP-951).
 const CURRENT_LEADER_SINCE: i16 = 10;
+/// Version from which a batch adds its partition to its transaction (KIP-890).
+const ADDS_PARTITION_SINCE: i16 = 12;
+/// The only client that may write to internal topics.
+const ADMIN_CLIENT: &str = "__admin_client";
+
+/// What the coordinator said to each transactional batch, by the places of topic and partition in the request.
+type Admitted = HashMap<(usize, usize), Result<Option<Guard>, ProduceError>>;
 
 /// A partition's part of the answer, as far as the first phase knows it.
 enum Part {
@@ -32,50 +41,136 @@ enum Part {
 }
 
 impl Handlers {
-    pub(super) async fn produce(&self, request: Request, body: ProduceRequest) -> Reply {
+    pub(super) async fn produce(&self, request: Request, mut body: ProduceRequest) -> Reply {
+        keep_last_of_each(&mut body);
         let mut topics = Vec::with_capacity(body.topic_data.len());
-        let refused = match body.acks {
-            _ if body.transactional_id.is_some() => Some(ResponseError::InvalidRequest),
-            -1..=1 => None,
-            _ => Some(ResponseError::InvalidRequiredAcks),
+        let transactional_id = body.transactional_id.clone();
+        let transactional_id = transactional_id.as_ref().map(|id| id.as_str());
+        let permit = match body.acks {
+            -1..=1 => self.produce_permit(&request, &body, transactional_id),
+            _ => Err(ResponseError::InvalidRequiredAcks),
         };
+        let version2 = request.to.version >= ADDS_PARTITION_SINCE;
+        let transaction = transactional_id.zip(permit.as_ref().ok().and_then(Option::as_ref));
+        let transaction =
+            transaction.map(|(transactional_id, permit)| InTransaction { transactional_id, permit, version2 });
         let timeout = Duration::from_millis(u64::try_from(body.timeout_ms).unwrap_or(0));
         let room_deadline = self.broker.room_deadline(timeout);
         self.broker.slow_down().await;
-        for topic in body.topic_data {
+        let admitted = match (&permit, transaction) {
+            (Err(error), _) => Err(*error),
+            (Ok(_), Some(transaction)) => self.admit(&request, &body, transaction).await,
+            (Ok(_), None) => Ok(Admitted::new()),
+        };
+        let (refused, mut admitted) = match admitted {
+            Ok(admitted) => (None, admitted),
+            Err(error) => (Some(error), Admitted::new()),
+        };
+        for (place, topic) in body.topic_data.into_iter().enumerate() {
             let parts = match refused {
                 Some(error) => refuse(&topic.partition_data, error),
-                None => self.produce_topic(&request, &topic, room_deadline).await,
+                None => {
+                    let guard = |index| match admitted.is_empty() {
+                        true => Ok(None),
+                        false => admitted.remove(&(place, index)).unwrap_or(Ok(None)),
+                    };
+                    self.produce_topic(&request, &topic, room_deadline, transaction, guard).await
+                }
             };
             topics.push((topic, parts));
         }
         if body.acks == 0 {
+            if let Some(meter) = &request.meter {
+                meter.produced(request.bytes, false);
+            }
             let failed = topics.iter().flat_map(|(_, parts)| parts).any(|p| matches!(p, Part::Done(_)));
             // Nothing else tells such a producer that its records are lost.
             return if failed { Reply::close("a produce request with acks=0 failed") } else { Reply::silent() };
         }
-        // With acks=1 Kafka does not time out either: the leader's own log answers.
-        let deadline = (body.acks == -1).then(|| tokio::time::Instant::now() + timeout);
-        self.answer(request, topics, deadline)
+        self.answer(request, topics)
     }
 
-    async fn produce_topic(&self, request: &Request, topic: &TopicProduceData, room_deadline: Duration) -> Vec<Part> {
+    /// The permit to write in the transaction that a request has batches of; `None` when it has none.
+    fn produce_permit(
+        &self,
+        request: &Request,
+        body: &ProduceRequest,
+        transactional_id: Option<&str>,
+    ) -> Result<Option<Permit>, ResponseError> {
+        let mut records = body.topic_data.iter().flat_map(|t| &t.partition_data).filter_map(|p| p.records.as_deref());
+        if !records.any(looks_transactional) {
+            return Ok(None);
+        }
+        // Without the permit for its transaction the whole request is refused, as is one that names none.
+        let transactional_id = transactional_id.ok_or(ResponseError::TransactionalIdAuthorizationFailed)?;
+        let resource = Resource::transactional_id(transactional_id);
+        let permit = self.permit(&request.context, Operation::Write, resource);
+        let permit = permit.map_err(|denied| errors::denied(&denied))?;
+        if body.acks == -1 { Ok(Some(permit)) } else { Err(ResponseError::InvalidRequiredAcks) }
+    }
+
+    /// Asks the coordinator about all partitions that the request may write, at once.
+    async fn admit(
+        &self,
+        request: &Request,
+        body: &ProduceRequest,
+        transaction: InTransaction<'_>,
+    ) -> Result<Admitted, ResponseError> {
+        let (mut places, mut found) = (Vec::new(), Vec::new());
+        for (place, topic) in body.topic_data.iter().enumerate() {
+            let id = TopicId(*topic.topic_id.as_bytes());
+            // Whatever is wrong with a partition is said when it would be written.
+            let Ok((_permit, known)) = self.permitted_topic(&request.context, Operation::Write, &topic.name, id) else {
+                continue;
+            };
+            if !may_write(request, &known.name) {
+                continue;
+            }
+            for (index, data) in topic.partition_data.iter().enumerate() {
+                if let Some(header) = transactional_header(&data.records)
+                    && let Ok(partition) = self.find_partition(&known, data.index)
+                {
+                    places.push((place, index));
+                    found.push((partition, header));
+                }
+            }
+        }
+        let batches: Vec<_> = found.iter().map(|(partition, header)| (&**partition, *header)).collect();
+        let producer = |at: usize| batches.get(at).map(|(_, header)| (header.producer_id, header.producer_epoch));
+        if (0..batches.len()).any(|at| producer(at) != producer(0)) {
+            return Err(ResponseError::InvalidProducerIdMapping);
+        }
+        Ok(places.into_iter().zip(self.broker.admit(transaction, &batches).await).collect())
+    }
+
+    async fn produce_topic(
+        &self,
+        request: &Request,
+        topic: &TopicProduceData,
+        room_deadline: Duration,
+        transaction: Option<InTransaction<'_>>,
+        mut guard: impl FnMut(usize) -> Result<Option<Guard>, ProduceError>,
+    ) -> Vec<Part> {
         let id = TopicId(*topic.topic_id.as_bytes());
         let (permit, found) = match self.permitted_topic(&request.context, Operation::Write, &topic.name, id) {
             Ok(found) => found,
             Err(error) => return refuse(&topic.partition_data, error),
         };
+        if !may_write(request, &found.name) {
+            return refuse(&topic.partition_data, ResponseError::InvalidTopicException);
+        }
+        let version = request.to.version;
         let settings = self.broker.topic_settings(&found);
-        let context =
-            ProduceContext { settings: &settings, zstd_allowed: request.to.version >= ZSTD_SINCE, room_deadline };
+        let zstd_allowed = version >= ZSTD_SINCE;
+        let context = ProduceContext { settings: &settings, zstd_allowed, room_deadline, transaction };
         let log_append_time = settings.timestamp_type == TimestampType::LogAppendTime;
         let mut parts = Vec::with_capacity(topic.partition_data.len());
-        for data in &topic.partition_data {
+        for (place, data) in topic.partition_data.iter().enumerate() {
             let part = match self.find_partition(&found, data.index) {
                 Err(error) => Part::Done(failed(data.index, error, None)),
-                Ok(partition) => match self.append(&permit, &partition, data, &context).await {
+                Ok(partition) => match self.append(&permit, &partition, data, &context, guard(place)).await {
                     Ok(appended) => Part::Waiting { index: data.index, appended, log_append_time },
-                    Err(error) => Part::Done(refused(data.index, &error, partition.positions().log_start.0)),
+                    Err(error) => Part::Done(refused(data.index, version, &error, partition.positions().log_start.0)),
                 },
             };
             parts.push(part);
@@ -89,17 +184,15 @@ impl Handlers {
         partition: &crate::partition::Partition,
         data: &PartitionProduceData,
         context: &ProduceContext<'_>,
+        guard: Result<Option<Guard>, ProduceError>,
     ) -> Result<Appended, ProduceError> {
         let records = data.records.clone().ok_or(CheckError::Empty)?;
-        self.broker.append(permit, partition, records, context).await
+        self.broker.append(permit, partition, records, context, guard?).await
     }
 
-    fn answer(
-        &self,
-        request: Request,
-        topics: Vec<(TopicProduceData, Vec<Part>)>,
-        deadline: Option<tokio::time::Instant>,
-    ) -> Reply {
+    /// The request's timeout is no bound here. In Kafka it bounds the wait for other replicas, and the write quorum is
+    /// this node alone: its own sync answers, with acks=all as with acks=1.
+    fn answer(&self, request: Request, topics: Vec<(TopicProduceData, Vec<Part>)>) -> Reply {
         let broker = self.broker.clone();
         let metrics = self.metrics.clone();
         let endpoint = self.endpoint(&request.context);
@@ -114,15 +207,8 @@ impl Handlers {
                         Part::Done(done) => done,
                         Part::Waiting { index, appended, log_append_time } => {
                             let mut done = appended_at(index, &appended, log_append_time);
-                            let durable = broker.durable(appended);
-                            let outcome = match deadline {
-                                Some(deadline) => tokio::time::timeout_at(deadline, durable).await,
-                                None => Ok(durable.await),
-                            };
-                            match outcome {
-                                Ok(Ok(())) => {}
-                                Ok(Err(error)) => done = refused(index, &error, done.log_start_offset),
-                                Err(_) => done = failed(index, ResponseError::RequestTimedOut, None),
+                            if let Err(error) = broker.durable(appended).await {
+                                done = refused(index, request.to.version, &error, done.log_start_offset);
                             }
                             done
                         }
@@ -137,9 +223,33 @@ impl Handlers {
             if request.to.version >= CURRENT_LEADER_SINCE {
                 name_leaders(&mut response, broker.node.0, endpoint);
             }
+            if let Some(meter) = &request.meter {
+                response.throttle_time_ms = meter.produced(request.bytes, true);
+            }
             Outcome::encode(request.to, &response)
         })
     }
+}
+
+/// Internal topics are their coordinators' alone.
+fn may_write(request: &Request, topic: &str) -> bool {
+    !is_internal_topic(topic) || request.client_id.as_deref() == Some(ADMIN_CLIENT)
+}
+
+/// Of a partition that is named more than once only the last is appended, as in Kafka, and it is answered once.
+fn keep_last_of_each(body: &mut ProduceRequest) {
+    let count: usize = body.topic_data.iter().map(|topic| topic.partition_data.len()).sum();
+    if count < 2 {
+        return;
+    }
+    let mut seen = HashSet::with_capacity(count);
+    for topic in body.topic_data.iter_mut().rev() {
+        let (name, id) = (&topic.name, topic.topic_id);
+        topic.partition_data.reverse();
+        topic.partition_data.retain(|data| seen.insert((name.clone(), id, data.index)));
+        topic.partition_data.reverse();
+    }
+    body.topic_data.retain(|topic| !topic.partition_data.is_empty());
 }
 
 fn refuse(data: &[PartitionProduceData], error: ResponseError) -> Vec<Part> {
@@ -157,12 +267,17 @@ fn failed(index: i32, error: ResponseError, message: Option<String>) -> Partitio
     response
 }
 
-fn refused(index: i32, error: &ProduceError, log_start: i64) -> PartitionProduceResponse {
-    let mut response = failed(index, errors::produce(error), Some(error.to_string()));
+fn refused(index: i32, version: i16, error: &ProduceError, log_start: i64) -> PartitionProduceResponse {
+    let mut response = failed(index, errors::produce_in(error, version), Some(error.to_string()));
     response.log_start_offset = log_start;
-    if let ProduceError::Timestamp { .. } = error {
+    let places: &[i32] = match error {
+        ProduceError::Timestamp { .. } => &[0],
+        ProduceError::NoKey(places) => places,
+        _ => &[],
+    };
+    for place in places {
         let mut record = BatchIndexAndErrorMessage::default();
-        record.batch_index = 0;
+        record.batch_index = *place;
         record.batch_index_error_message = Some(text(error.to_string()));
         response.record_errors.push(record);
     }

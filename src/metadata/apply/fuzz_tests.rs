@@ -8,7 +8,9 @@ use crate::base::{
     BrokerEpoch, ClusterId, EntryId, LeaderEpoch, LedgerId, NodeId, ObjectId, Offset, PartitionId, TopicId,
     WalIncarnation,
 };
-use crate::metadata::command::{Command, ConfigChange, ConfigResource, MergeInput, MergeOutput, Range, Replica};
+use crate::metadata::command::{
+    Command, ConfigChange, ConfigResource, MergeInput, MergeOutput, QuotaChange, QuotaEntity, QuotaName, Range, Replica,
+};
 use crate::metadata::image::Image;
 use crate::metadata::index::{IndexOp, IndexView, MemoryIndex, ObjectEntry, ObjectState, RangeEntry};
 use crate::metadata::reject::Response;
@@ -54,6 +56,7 @@ fn next_command(image: &Image, index: &MemoryIndex, c: &mut Choices<'_>, now_ms:
             let count = image.topics.get(&id).map_or(0, |topic| topic.partitions.len() as i32);
             Command::CreatePartitions { id, first_index: count - c.one_in(4) as i32, leaders: vec![node] }
         }
+        9 if c.one_in(3) => alter_quotas(c),
         9 => alter_configs(node, c),
         10 => Command::AllocateProducerIds { node, epoch, count: c.below(5) as u32 },
         11..=13 => Command::PrepareObjects { node, epoch, count: c.below(4) as u32, now_ms },
@@ -102,11 +105,32 @@ fn create_topic(c: &mut Choices<'_>, now_ms: i64) -> Command {
     }
 }
 
+fn alter_quotas(c: &mut Choices<'_>) -> Command {
+    let part = |c: &mut Choices<'_>| match c.below(3) {
+        0 => None,
+        1 => Some(QuotaName::Default),
+        _ => Some(QuotaName::Named(format!("n{}", c.below(3)))),
+    };
+    let entity = QuotaEntity { user: part(c), client_id: part(c), ip: if c.one_in(4) { part(c) } else { None } };
+    let value = (!c.one_in(3)).then(|| c.below(3) as f64);
+    Command::AlterClientQuotas { changes: vec![QuotaChange { entity, key: format!("k{}", c.below(3)), value }] }
+}
+
 fn alter_configs(node: NodeId, c: &mut Choices<'_>) -> Command {
-    let resources = [ConfigResource::Topic("c".into()), ConfigResource::Broker(node), ConfigResource::Cluster];
-    let resource = resources[c.below(3) as usize].clone();
+    let resources = [
+        ConfigResource::Topic("c".into()),
+        ConfigResource::Broker(node),
+        ConfigResource::Cluster,
+        ConfigResource::Group("g".into()),
+        ConfigResource::ClientMetrics("m".into()),
+    ];
+    let resource = resources[c.below(5) as usize].clone();
     let value = (!c.one_in(3)).then(|| c.below(5).to_string());
-    Command::AlterConfigs { changes: vec![ConfigChange { resource, name: "retention.ms".into(), value }] }
+    let changes = vec![ConfigChange { resource: resource.clone(), name: "retention.ms".into(), value }];
+    match c.one_in(3) {
+        true => Command::AlterExpectedConfigs { expected: vec![(resource, vec![])], changes },
+        false => Command::AlterConfigs { changes },
+    }
 }
 
 fn upload(
@@ -169,7 +193,11 @@ fn merge(
         }
     }
     let outputs = vec![MergeOutput { object: prepared(index, epoch, c), bytes: 20_000, ranges }];
-    Command::CommitMerge { node, epoch, inputs, outputs, now_ms }
+    let beyond = c.one_in(8) as i64;
+    let end = |id| image.partition(id).map_or(0, |partition| partition.uploaded_end.0) + beyond;
+    let cleaned = c.of(&all_partitions(image)).map(|id| (id, Offset(end(id))));
+    let cleaned = cleaned.filter(|_| c.one_in(2)).into_iter().collect();
+    Command::CommitMerge { node, epoch, inputs, outputs, cleaned, now_ms }
 }
 
 fn prepared(index: &MemoryIndex, owner: BrokerEpoch, c: &mut Choices<'_>) -> ObjectId {
@@ -196,6 +224,7 @@ fn check_invariants(image: &Image, index: &MemoryIndex) {
         let ranges = index.ranges(id, Offset(i64::MIN), Offset(i64::MAX), usize::MAX);
         let bytes: u64 = ranges.iter().map(|(_, entry)| entry.bytes).sum();
         assert_eq!(partition.object_bytes, bytes, "{id}");
+        assert!(partition.cleaned_end <= partition.uploaded_end, "{id}");
         assert!(ranges.windows(2).all(|pair| pair[0].1.end <= pair[1].0), "{id} overlaps: {ranges:?}");
         let newest_end = ranges.last().map_or(Offset::ZERO, |(_, entry)| entry.end);
         assert_eq!(newest_end, partition.uploaded_end, "{id} lost its newest range");
@@ -248,6 +277,7 @@ fn check_progress(before: &Image, after: &Image) {
             continue;
         }
         assert!(new.log_start >= old.log_start && new.uploaded_end >= old.uploaded_end);
+        assert!(new.cleaned_end >= old.cleaned_end);
         assert!(new.leader_epoch >= old.leader_epoch);
     }
 }
@@ -300,7 +330,7 @@ fn most_kinds_of_command_succeed_in_a_random_life() {
             *accepted.entry(command.encode()[2..4].to_vec()).or_default() += 1;
         }
     }
-    assert_eq!(accepted.len(), 16, "{accepted:?}");
+    assert_eq!(accepted.len(), 19, "{accepted:?}");
     assert!(accepted.values().all(|count| *count >= 3), "{accepted:?}");
     assert_eq!(Image::decode(&image.encode()), Ok(image));
 }
@@ -356,7 +386,7 @@ proptest! {
     }
 
     #[test]
-    fn random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), kind in 0u8..20) {
+    fn random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), kind in 0u8..26) {
         let mut framed = vec![0, 1, 0, kind];
         framed.extend_from_slice(&bytes);
         for bytes in [&bytes, &framed] {

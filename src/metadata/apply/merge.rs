@@ -1,4 +1,4 @@
-//! Merging: ranges of some objects are replaced by ranges of others, over the same offsets.
+//! Merging and compaction: ranges of some objects are replaced by ranges of others, over the same offsets.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -52,6 +52,23 @@ pub fn commit(
         changes.put_object(output.object, entry);
     }
     Ok(Response::Ok)
+}
+
+/// Moves the ends of what is compact. One that is not ahead of the present one is passed over, as is a partition whose
+/// topic was deleted; one beyond what is uploaded is refused.
+pub fn clean(image: &Image, changes: &mut Changes<'_>, cleaned: &[(PartitionId, Offset)]) -> Result<(), Reject> {
+    require_at_most("the number of partitions in one command", cleaned.len(), COMMAND_PARTITIONS_MAX)?;
+    for &(id, end) in cleaned {
+        if !is_present(image, id)? {
+            continue;
+        }
+        let Some(partition) = changes.partition(image, id) else { continue };
+        if end > partition.uploaded_end {
+            return Err(Reject::Invalid(format!("compacting partition {id} up to {end}, which is not uploaded")));
+        }
+        partition.cleaned_end = partition.cleaned_end.max(end);
+    }
+    Ok(())
 }
 
 /// The inputs as the index has them. One that is not there any more was dropped or merged by someone else: the whole
@@ -142,10 +159,33 @@ fn covers(inputs: &[Span], outputs: &[Span], log_start: Offset, uploaded_end: Of
 
 #[cfg(test)]
 mod tests {
+    use crate::metadata::index::MemoryIndex;
+    use crate::metadata::samples;
+
     use super::*;
 
     fn spans(pairs: &[(i64, i64)]) -> Vec<Span> {
         pairs.iter().map(|&(base, end)| (Offset(base), Offset(end))).collect()
+    }
+
+    #[test]
+    fn the_end_of_what_is_compact_only_moves_forward_within_what_is_uploaded() {
+        let image = samples::image();
+        let index = MemoryIndex::default();
+        let id = samples::partition(3, 1);
+        let uploaded = image.partition(id).expect("the sample has it").uploaded_end;
+        let mut changes = Changes::new(&index);
+        let mut end_after = |cleaned: &[(PartitionId, Offset)]| {
+            clean(&image, &mut changes, cleaned).map(|()| changes.partition(&image, id).map(|p| p.cleaned_end))
+        };
+        assert_eq!(end_after(&[(id, Offset(40))]), Ok(Some(Offset(40))));
+        assert_eq!(end_after(&[(id, Offset(30))]), Ok(Some(Offset(40))));
+        assert_eq!(end_after(&[(id, uploaded)]), Ok(Some(uploaded)));
+        assert!(matches!(end_after(&[(id, uploaded.plus(1))]), Err(Reject::Invalid(_))));
+        let gone = samples::partition(9, 0);
+        assert_eq!(end_after(&[(gone, Offset(1))]), Ok(Some(uploaded)), "its topic was deleted");
+        let never = samples::partition(3, 2);
+        assert_eq!(end_after(&[(never, Offset(1))]), Err(Reject::UnknownPartition(never)));
     }
 
     #[test]

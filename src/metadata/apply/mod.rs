@@ -10,6 +10,7 @@ mod config;
 mod ledger;
 mod merge;
 mod purge;
+mod quota;
 mod topic;
 mod upload;
 
@@ -59,6 +60,11 @@ fn run(image: &mut Image, command: &Command, changes: &mut Changes<'_>) -> Resul
             topic::create_partitions(image, *id, *first_index, leaders)
         }
         Command::AlterConfigs { changes: wanted } => config::alter(image, wanted),
+        Command::AlterExpectedConfigs { expected, changes: wanted } => {
+            config::require(image, expected)?;
+            config::alter(image, wanted)
+        }
+        Command::AlterClientQuotas { changes: wanted } => quota::alter(image, wanted),
         Command::AllocateProducerIds { node, epoch, count } => {
             require_current(image, *node, *epoch)?;
             cluster::allocate_producer_ids(image, *count)
@@ -75,8 +81,9 @@ fn run(image: &mut Image, command: &Command, changes: &mut Changes<'_>) -> Resul
             upload::advance(image, *ledger, *through);
             Ok(Response::Ok)
         }
-        Command::CommitMerge { node, epoch, inputs, outputs, now_ms } => {
+        Command::CommitMerge { node, epoch, inputs, outputs, cleaned, now_ms } => {
             require_current(image, *node, *epoch)?;
+            merge::clean(image, changes, cleaned)?;
             merge::commit(image, changes, (*node, *epoch), inputs, outputs, *now_ms)
         }
         Command::AbortObjects { objects, now_ms } => upload::abort(changes, objects, *now_ms),

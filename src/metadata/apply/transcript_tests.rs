@@ -179,7 +179,7 @@ fn parse_object(line: &str, now_ms: i64) -> Command {
             let ranges = w.rest().into_iter().map(range).collect();
             let object = ObjectId(number(w.key("object").expect("object=")));
             let outputs = vec![MergeOutput { object, bytes: 9000, ranges }];
-            Command::CommitMerge { node, epoch, inputs: inputs.collect(), outputs, now_ms }
+            Command::CommitMerge { node, epoch, inputs: inputs.collect(), outputs, cleaned: vec![], now_ms }
         }
         "abort" => Command::AbortObjects { objects: objects(w.rest()), now_ms },
         "sweep" => Command::SweepObjects { objects: objects(w.rest()) },

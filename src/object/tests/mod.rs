@@ -64,6 +64,7 @@ pub fn state(end: i64) -> PartitionState {
         producers: vec![ProducerEntry {
             id: ProducerId(end),
             epoch: 1,
+            coordinator_epoch: -1,
             last_timestamp: 5,
             batches: vec![ProducerBatch { first_sequence: 0, last_sequence: 9, base_offset: Offset(0), timestamp: 5 }],
         }],

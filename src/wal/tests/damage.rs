@@ -272,6 +272,20 @@ fn a_file_that_is_gone_is_named() {
     assert!(matches!(refused(&copy), OpenError::Corrupt { .. }));
 }
 
+/// The start is refused with an empty WAL in the place of this one, and nothing else gives its records up.
+#[test]
+fn a_refusal_promises_nothing_that_is_not_kept() {
+    let disk = SimDisk::new();
+    open(&disk).write(entry(1, 0, 3000, 0));
+    let damaged = disk.fork();
+    damaged.corrupt("wal/manifest", 20, 1);
+    disk.remove("wal/manifest").unwrap();
+    for error in [refused(&disk), refused(&damaged)].map(|error| error.to_string()) {
+        assert!(error.contains("put the former folder wal back") && error.contains("no command"), "{error}");
+        assert!(!error.contains("move") && !error.contains("empty one is made"), "{error}");
+    }
+}
+
 #[test]
 fn entries_that_are_needed_and_were_trimmed_are_missed() {
     let disk = SimDisk::new();
