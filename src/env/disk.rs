@@ -7,10 +7,11 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{Advice, FallocateFlags, fadvise, fallocate, fdatasync, fsync};
+use rustix::fs::{Advice, FallocateFlags, OFlags, fadvise, fallocate, fcntl_getfl, fcntl_setfl, fdatasync, fsync};
 use rustix::io::{pread, pwrite, pwritev, retry_on_intr};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -183,6 +184,33 @@ impl DiskFile for RealFile {
 /// Tells the kernel that nobody will read this synced file soon. A hint: that it is not taken is no error.
 pub fn forget_cached(file: &File) {
     let _ = fadvise(file, 0, None, Advice::DontNeed);
+}
+
+/// What addresses, offsets and lengths of direct I/O have to be multiples of, on nearly every device.
+pub const DIRECT_ALIGN: usize = 4096;
+
+/// A new or emptied file to write past the page cache; false where the file system cannot, and it is an ordinary one.
+pub fn create_direct(path: &Path, mode: u32) -> io::Result<(File, bool)> {
+    open_as_direct(OpenOptions::new().write(true).create(true).truncate(true).mode(mode), path)
+}
+
+/// A file to read past the page cache; false where the file system cannot, and it is an ordinary one.
+pub fn open_direct(path: &Path) -> io::Result<(File, bool)> {
+    open_as_direct(OpenOptions::new().read(true), path)
+}
+
+fn open_as_direct(options: &OpenOptions, path: &Path) -> io::Result<(File, bool)> {
+    // O_DIRECT is within the bits of an int.
+    match options.clone().custom_flags(OFlags::DIRECT.bits() as i32).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok((options.open(path)?, false)),
+        opened => Ok((opened?, true)),
+    }
+}
+
+/// Makes a file that was opened for direct I/O an ordinary one.
+pub fn leave_direct(file: &File) -> io::Result<()> {
+    let flags = fcntl_getfl(file)?;
+    Ok(fcntl_setfl(file, flags - OFlags::DIRECT)?)
 }
 
 #[cfg(test)]

@@ -12,7 +12,9 @@ mod lock;
 pub mod sim_disk;
 
 pub use clock::{Clock, Stopwatch, SystemClock};
-pub use disk::{Disk, DiskFile, OpenMode, RealDisk, forget_cached};
+pub use disk::{
+    DIRECT_ALIGN, Disk, DiskFile, OpenMode, RealDisk, create_direct, forget_cached, leave_direct, open_direct,
+};
 #[cfg(any(test, feature = "failpoints"))]
 pub use entropy::SeededEntropy;
 pub use entropy::{Entropy, SystemEntropy};

@@ -7,10 +7,10 @@
 //! step failed.
 
 use std::collections::HashSet;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, IoSlice, Write};
+use std::fs::{self, File};
+use std::io;
 use std::ops::Range;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -25,16 +25,13 @@ use object_store::{
     ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
-use crate::env::{self, failpoint};
+use crate::env::failpoint;
 
 use super::buffers::Buffers;
+use super::staging::{self, StageError};
 
 /// Puts are written here first; emptied at start. No key begins with a dot.
 const INCOMING: &str = ".incoming";
-/// Pieces of one vectored write (Linux: 1024).
-const PIECES_MAX: usize = 1024;
-/// Bytes of an object between two syncs.
-const STEP_BYTES: usize = 4 * 1024 * 1024;
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FolderError {
@@ -119,20 +116,13 @@ impl Shared {
     }
 
     fn stage(&self, staged: &Path, payload: &PutPayload) -> Result<(), FolderError> {
-        let failed = |source| FolderError::File { path: staged.to_owned(), source };
-        let mut file =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(staged).map_err(failed)?;
-        let mut slices: Vec<_> = payload.as_ref().iter().filter(|p| !p.is_empty()).map(|p| IoSlice::new(p)).collect();
-        let mut left = &mut slices[..];
-        while !left.is_empty() {
-            write_step(&mut file, &mut left).map_err(failed)?;
-            // In steps, so that a sync of the write-ahead log never waits behind a whole object.
-            file.sync_data().map_err(|error| self.fence(staged, error))?;
-        }
+        let pieces = payload.as_ref();
+        let file = staging::write(staged, pieces).map_err(|error| match error {
+            StageError::Write(source) => FolderError::File { path: staged.to_owned(), source },
+            StageError::Sync(error) => self.fence(staged, error),
+        })?;
         failpoint::hit("object-before-sync");
         failpoint::error("object-sync").and_then(|()| file.sync_all()).map_err(|error| self.fence(staged, error))?;
-        // Readers of what is new find it in memory or in the WAL; in the page cache it would only displace.
-        env::forget_cached(&file);
         Ok(())
     }
 
@@ -191,29 +181,6 @@ impl Shared {
     }
 }
 
-/// Writes at least one and at most about `STEP_BYTES` of what is left.
-fn write_step(file: &mut File, left: &mut &mut [IoSlice<'_>]) -> io::Result<()> {
-    let mut step = 0;
-    while step < STEP_BYTES && !left.is_empty() {
-        let mut bytes = 0;
-        let fits = left.iter().take(PIECES_MAX).take_while(|slice| {
-            bytes += slice.len();
-            bytes <= STEP_BYTES
-        });
-        let count = fits.count().max(1);
-        match file.write_vectored(&left[..count]) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(written) => {
-                step += written;
-                IoSlice::advance_slices(left, written);
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
 fn wrapped(error: FolderError) -> Error {
     Error::Generic { store: "folder", source: Box::new(error) }
 }
@@ -232,14 +199,12 @@ fn read_range(path: &Path, location: Key, range: Range<u64>, buffers: &Buffers) 
         io::ErrorKind::NotFound => Error::NotFound { path: location.to_string(), source: Box::new(source) },
         _ => wrapped(FolderError::File { path: path.to_owned(), source }),
     };
-    let file = File::open(path).map_err(failed)?;
-    let meta = file.metadata().map_err(failed)?;
+    let meta = fs::metadata(path).map_err(failed)?;
     // What the file has bounds what is allocated.
     if range.start >= range.end || range.end > meta.len() {
         return Ok(None);
     }
-    let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
-    let bytes = buffers.filled(length, |buffer| file.read_exact_at(buffer, range.start)).map_err(failed)?;
+    let bytes = buffers.read(path, range.clone()).map_err(failed)?;
     let last_modified = meta.modified().map_err(failed)?.into();
     let meta = ObjectMeta { location, last_modified, size: meta.len(), e_tag: None, version: None };
     let payload = GetResultPayload::Stream(futures_util::stream::once(std::future::ready(Ok(bytes))).boxed());

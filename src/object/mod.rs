@@ -28,6 +28,7 @@ mod reader;
 mod resolve;
 mod run;
 mod snapshot;
+mod staging;
 mod state;
 mod store;
 #[cfg(test)]

@@ -16,11 +16,12 @@ pub fn walk(root: &Path) -> Vec<String> {
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(&folder).expect("a folder is readable").flatten() {
             let (path, name) = (entry.path(), entry.file_name());
-            let skipped = [".git", "target", "dist", "casemate-data"];
+            // In a second work tree `.git` is a file.
+            if [".git", "target", "dist", "casemate-data"].iter().any(|skipped| name == *skipped) {
+                continue;
+            }
             if entry.file_type().is_ok_and(|t| t.is_dir()) {
-                if !skipped.iter().any(|s| name == *s) {
-                    folders.push(path);
-                }
+                folders.push(path);
             } else if let Ok(relative) = path.strip_prefix(root) {
                 found.push(relative.to_string_lossy().into_owned());
             }
