@@ -15,6 +15,8 @@ mod batch;
 mod client;
 #[path = "driver/measure.rs"]
 mod measure;
+#[path = "driver/settle.rs"]
+mod settle;
 #[path = "driver/table.rs"]
 mod table;
 
@@ -29,9 +31,9 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 const USAGE: &str =
-    "driver produce|e2e|consume|topics|ack|idle|table --bootstrap ADDR --topic NAME [--producers 1] [--partitions 1]
+    "driver produce|e2e|consume|topics|ack|idle|settle|table --bootstrap ADDR --topic NAME [--producers 1] [--partitions 1]
   [--batch BYTES] [--record 1024] [--rate BATCHES_PER_SECOND] [--in-flight 5] [--warmup 10] [--seconds 20] [--pid PID]
-  [--label NAME] [--count N] [--since UNIX_MS]";
+  [--label NAME] [--count N] [--since UNIX_MS] [--dir FOLDER]";
 
 /// Options of all commands, by name.
 struct Options(BTreeMap<String, String>);
@@ -94,6 +96,7 @@ fn main() -> io::Result<()> {
         "topics" => topics(&options),
         "ack" => first_ack(&options),
         "idle" => idle(&options),
+        "settle" => quiet_disk(&options),
         _ => {
             eprintln!("{USAGE}");
             std::process::exit(2);
@@ -417,5 +420,13 @@ fn idle(options: &Options) -> io::Result<()> {
         process.pss_kib(),
         spent.cpu_seconds * 1000.0 / seconds as f64
     );
+    Ok(())
+}
+
+/// Waits for a quiet disk under `--dir`, at most `--seconds`.
+fn quiet_disk(options: &Options) -> io::Result<()> {
+    let folder = options.text("dir", ".");
+    let (seconds, median, longest) = settle::settle(folder.as_ref(), options.seconds("seconds", 60))?;
+    println!("{{\"settled_s\":{seconds:.1},\"sync_p50_ms\":{median:.2},\"sync_max_ms\":{longest:.2}}}");
     Ok(())
 }
