@@ -15,7 +15,7 @@ BUILT := $(CARGO_TARGET_DIR)/$(TRIPLE)/release/casemate
 TESTS := cargo test --release --locked --features failpoints
 ARGS ?=
 
-.PHONY: build run test test-long test-clients bench fmt lint tidy fuzz clean setup
+.PHONY: build run test test-long test-clients test-tools bench fmt lint tidy fuzz clean setup
 
 ## build: the stripped static binary dist/casemate
 build: setup
@@ -41,8 +41,12 @@ test-long: setup
 	$(TESTS) --test it -- --ignored --nocapture --test-threads 1
 
 ## test-clients: real clients and the stock Kafka tools against dist/casemate
-test-clients: build
+test-clients: build test-tools
 	tests/peers/clients dist/casemate
+
+## test-tools: the stock Kafka tools, the same commands against dist/casemate and a real Kafka, answer for answer
+test-tools: build
+	tests/peers/tools dist/casemate
 
 ## bench: ours beside the real Kafka, alternating; a table in Markdown
 bench: build

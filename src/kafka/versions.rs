@@ -77,6 +77,7 @@ const ROWS: &[Api] = &[
     api(ApiKey::OffsetDelete, 0, 0, &group::OFFSET_DELETE),
     api(ApiKey::DescribeClientQuotas, 0, 1, &quota::DESCRIBE_CLIENT_QUOTAS),
     api(ApiKey::AlterClientQuotas, 0, 1, &quota::ALTER_CLIENT_QUOTAS),
+    api(ApiKey::DescribeUserScramCredentials, 0, 0, &admin::DESCRIBE_USER_SCRAM_CREDENTIALS),
     api(ApiKey::DescribeQuorum, 0, 2, &admin::DESCRIBE_QUORUM),
     api(ApiKey::UpdateFeatures, 0, 2, &admin::UPDATE_FEATURES),
     api(ApiKey::DescribeCluster, 0, 2, &admin::DESCRIBE_CLUSTER),

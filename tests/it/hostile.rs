@@ -133,6 +133,7 @@ fn cluster_samples(advertised: &[(i16, i16, i16)]) -> Vec<Sample> {
     let quotas = alter_client_quotas_request::EntryData::default()
         .with_entity(vec![entity.with_entity_name(Some(text("nobody-here")))])
         .with_ops(vec![change]);
+    let user = describe_user_scram_credentials_request::UserName::default().with_name(text("nobody-here"));
     vec![
         sample(advertised, AlterConfigsRequest::default().with_resources(vec![replaced])),
         sample(advertised, ElectLeadersRequest::default().with_topic_partitions(Some(vec![elected]))),
@@ -143,6 +144,7 @@ fn cluster_samples(advertised: &[(i16, i16, i16)]) -> Vec<Sample> {
         sample(advertised, ListConfigResourcesRequest::default()),
         sample(advertised, DescribeClientQuotasRequest::default().with_components(vec![filter])),
         sample(advertised, AlterClientQuotasRequest::default().with_entries(vec![quotas]).with_validate_only(true)),
+        sample(advertised, DescribeUserScramCredentialsRequest::default().with_users(Some(vec![user]))),
         sample(advertised, GetTelemetrySubscriptionsRequest::default()),
         sample(advertised, PushTelemetryRequest::default().with_metrics(bytes::Bytes::from_static(b"not metrics"))),
     ]

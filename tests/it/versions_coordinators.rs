@@ -354,6 +354,10 @@ pub(super) fn administration(round: &mut Round<'_>) {
         },
         |a: &AlterClientQuotasResponse| a.entries[0].error_code,
     );
+    round.ask(
+        |_, _| DescribeUserScramCredentialsRequest::default(),
+        |a: &DescribeUserScramCredentialsResponse| a.error_code,
+    );
     round.ask(|_, _| GetTelemetrySubscriptionsRequest::default(), |a: &GetTelemetrySubscriptionsResponse| a.error_code);
     round.ask(
         |_, _| PushTelemetryRequest::default().with_client_instance_id(uuid::Uuid::from_u128(5)),

@@ -64,10 +64,7 @@ pub(super) fn check_topic_name(name: &str) -> Result<(), Refusal> {
         _ if is_topic_name(name) => return Ok(()),
         "" => "the empty string is not allowed".to_owned(),
         "." | ".." => format!("'{name}' is not allowed"),
-        _ if name.len() > 249 => {
-            let start: String = name.chars().take(249).collect();
-            format!("the length of '{start}…' is longer than the max allowed length 249")
-        }
+        _ if name.len() > 249 => format!("the length of '{name}' is longer than the max allowed length 249"),
         _ => format!("'{name}' contains one or more characters other than ASCII alphanumerics, '.', '_' and '-'"),
     };
     Err(Refusal::new(ResponseError::InvalidTopicException, format!("Topic name is invalid: {fault}")))
@@ -148,17 +145,18 @@ mod tests {
 
     #[test]
     fn what_is_wrong_with_a_name_is_said_as_kafka_says_it() {
+        let long = "x".repeat(250);
         for (name, fault) in [
             ("", "the empty string is not allowed"),
             ("..", "'..' is not allowed"),
             ("a b", "'a b' contains one or more characters other than ASCII alphanumerics, '.', '_' and '-'"),
+            (&long, &format!("the length of '{long}' is longer than the max allowed length 249")),
         ] {
             let refusal = check_topic_name(name).unwrap_err();
             assert_eq!(refusal.error, ResponseError::InvalidTopicException);
             assert_eq!(refusal.message.unwrap(), format!("Topic name is invalid: {fault}"));
         }
         assert_eq!(check_topic_name(&"x".repeat(249)), Ok(()));
-        assert!(check_topic_name(&"x".repeat(250)).unwrap_err().message.unwrap().contains("max allowed length 249"));
     }
 
     #[test]

@@ -205,7 +205,8 @@ fn counted(asked: &CreatableTopic, settings: &BrokerSettings) -> Result<(usize, 
             ResponseError::InvalidReplicationFactor,
             format!(
                 "Unable to replicate the partition {replication_factor} time(s): The target replication factor of \
-                 {replication_factor} cannot be reached because only 1 broker(s) are registered."
+                 {replication_factor} cannot be reached because only 1 broker(s) are registered or some brokers have \
+                 all their log directories cordoned."
             ),
         ));
     }

@@ -17,6 +17,7 @@ mod describe_log_dirs;
 mod describe_producers;
 mod describe_quorum;
 mod describe_topic_partitions;
+mod describe_user_scram_credentials;
 mod elect_leaders;
 mod errors;
 mod features;
@@ -181,6 +182,9 @@ impl Service for Handlers {
                 RequestBody::ListConfigResources(body) => self.list_config_resources(request, body).await,
                 RequestBody::DescribeClientQuotas(body) => self.describe_client_quotas(request, body).await,
                 RequestBody::AlterClientQuotas(body) => self.alter_client_quotas(request, body).await,
+                RequestBody::DescribeUserScramCredentials(body) => {
+                    self.describe_user_scram_credentials(request, body).await
+                }
                 RequestBody::GetTelemetrySubscriptions(body) => self.get_telemetry_subscriptions(request, body).await,
                 RequestBody::PushTelemetry(body) => self.push_telemetry(request, body).await,
                 other => self.administer(request, other).await,

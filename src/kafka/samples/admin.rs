@@ -41,6 +41,10 @@ pub fn frames(api: &Api, version: i16) -> Vec<Bytes> {
             let all = ListPartitionReassignmentsRequest::default().with_topics(None);
             vec![frame(api, version, &all), frame(api, version, &list_partition_reassignments())]
         }
+        ApiKey::DescribeUserScramCredentials => {
+            let all = DescribeUserScramCredentialsRequest::default().with_users(None);
+            vec![frame(api, version, &all), frame(api, version, &describe_user_scram_credentials())]
+        }
         ApiKey::UpdateFeatures => vec![frame(api, version, &update_features(version))],
         ApiKey::UnregisterBroker => vec![frame(api, version, &unregister_broker())],
         ApiKey::ListConfigResources => vec![frame(api, version, &list_config_resources(version))],
@@ -265,6 +269,14 @@ fn update_features(version: i16) -> UpdateFeaturesRequest {
 
 fn unregister_broker() -> UnregisterBrokerRequest {
     UnregisterBrokerRequest::default().with_broker_id(BrokerId(7)).with_unknown_tagged_fields(tags(true))
+}
+
+fn describe_user_scram_credentials() -> DescribeUserScramCredentialsRequest {
+    use describe_user_scram_credentials_request::UserName;
+    let user = |name| UserName::default().with_name(text(name)).with_unknown_tagged_fields(tags(true));
+    DescribeUserScramCredentialsRequest::default()
+        .with_users(Some(vec![user("alice"), user("bob")]))
+        .with_unknown_tagged_fields(tags(true))
 }
 
 fn list_config_resources(version: i16) -> ListConfigResourcesRequest {

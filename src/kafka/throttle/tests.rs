@@ -92,6 +92,7 @@ fn the_throttle_time_is_where_kafka_protocol_writes_it() {
             OffsetDelete: OffsetDeleteResponse,
             DescribeClientQuotas: DescribeClientQuotasResponse,
             AlterClientQuotas: AlterClientQuotasResponse,
+            DescribeUserScramCredentials: DescribeUserScramCredentialsResponse,
             UpdateFeatures: UpdateFeaturesResponse,
             DescribeCluster: DescribeClusterResponse,
             DescribeProducers: DescribeProducersResponse,

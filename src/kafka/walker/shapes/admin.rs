@@ -36,6 +36,9 @@ const CHANGED_RESOURCE: Struct = plain(&[I8, STRING, array(&CONFIG_CHANGE)]);
 /// Resources, validate only.
 pub const INCREMENTAL_ALTER_CONFIGS: Struct = plain(&[array(&CHANGED_RESOURCE), BOOL]);
 
+const NAMED_USER: Struct = plain(&[STRING]);
+pub const DESCRIBE_USER_SCRAM_CREDENTIALS: Struct = plain(&[array(&NAMED_USER)]);
+
 const QUORUM_PARTITION: Struct = plain(&[I32]);
 const QUORUM_TOPIC: Struct = plain(&[STRING, array(&QUORUM_PARTITION)]);
 pub const DESCRIBE_QUORUM: Struct = plain(&[array(&QUORUM_TOPIC)]);
