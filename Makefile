@@ -15,7 +15,7 @@ BUILT := $(CARGO_TARGET_DIR)/$(TRIPLE)/release/casemate
 TESTS := cargo test --release --locked --features failpoints
 ARGS ?=
 
-.PHONY: build run test test-long test-clients bench fmt lint tidy fuzz clean setup
+.PHONY: build run test test-long test-clients test-connect test-streams bench fmt lint tidy fuzz clean setup
 
 ## build: the stripped static binary dist/casemate
 build: setup
@@ -43,6 +43,12 @@ test-long: setup
 ## test-clients: real clients and the stock Kafka tools against dist/casemate
 test-clients: build
 	tests/peers/clients dist/casemate
+
+## test-connect, test-streams: Kafka Connect and Kafka Streams on a node that is killed (ARGS="--seconds 600 --kills 6")
+test-connect: build
+	tests/peers/connect dist/casemate $(ARGS)
+test-streams: build
+	tests/peers/streams dist/casemate $(ARGS)
 
 ## bench: ours beside the real Kafka, alternating; a table in Markdown
 bench: build
