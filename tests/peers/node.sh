@@ -38,9 +38,17 @@ declare -A pid=()
 launch() { # NAME COMMAND…
   local name=$1; shift
   "$@" >>"$work/$name.log" 2>&1 </dev/null & pid[$name]=$!
+  disown "${pid[$name]}" # no message of the shell's when it is killed
 }
 # A process that nobody has waited for yet is dead all the same.
 alive() { [[ -n ${pid[$1]:-} ]] && grep -q '^State:[[:space:]]*[^ZX]' "/proc/${pid[$1]}/status" 2>/dev/null; }
+said() { # SECONDS NAME LINE: waits until it is in its output
+  local deadline=$((SECONDS + $1))
+  until grep -qx "$3" "$work/$2.log"; do
+    alive "$2" && ((SECONDS < deadline)) || { tail -5 "$work/$2.log" >&2; fail "$2 does not say: $3"; }
+    sleep 0.2
+  done
+}
 gone() { # NAME SECONDS: waits for its end
   local deadline=$((SECONDS + $2))
   while alive "$1"; do ((SECONDS < deadline)) || return 1; sleep 0.1; done
@@ -64,7 +72,7 @@ launch_java() { # NAME CLASS ARGUMENTS…
 }
 run_java() { # SECONDS CLASS ARGUMENTS…
   local limit=$1 command; mapfile -t command < <(java_command "$2"); shift 2
-  timeout -k 5 "$limit" "${command[@]}" "$@"
+  KAFKA_LOG_LEVEL=ERROR timeout -k 5 "$limit" "${command[@]}" "$@"
 }
 
 # The node: one folder and one port for all its lives. What kills it leaves it no time to write anything.

@@ -84,11 +84,9 @@ public final class CountsCheck {
         nothingIsOpen(output, repartition, changelog());
         everythingIsCommitted();
         purged(repartition);
-        var decided = topics.count(output, Topics.COMMITTED);
-        var written = topics.count(output, Topics.EVERYTHING);
-        System.out.println(lines + " lines, " + expected.size() + " words, " + decided + " updates; "
-            + (written - decided) + " aborted records hidden");
-        faults.expect(decided > 0, () -> "nothing was processed");
+        System.out.println(lines + " lines, " + expected.size() + " words, " + topics.count(output, Topics.COMMITTED) + " updates; "
+            + hidden(output, repartition, changelog()) + " aborted records are hidden in the application's topics");
+        faults.expect(!expected.isEmpty(), () -> "nothing was processed");
     }
 
     /** What a new instance would restore: the last count of each word. */
@@ -96,6 +94,14 @@ public final class CountsCheck {
         var last = new HashMap<String, Long>();
         topics.read(changelog(), Topics.COMMITTED, record -> last.put(text(record.key()), number(record.value())));
         faults.expect(last.equals(expected), () -> "the changelog ends with other counts than the input has");
+    }
+
+    private long hidden(String... names) {
+        var hidden = 0L;
+        for (var name : names) {
+            hidden += topics.count(name, Topics.EVERYTHING) - topics.count(name, Topics.COMMITTED);
+        }
+        return hidden;
     }
 
     private void nothingIsOpen(String... names) {

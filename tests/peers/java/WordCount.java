@@ -2,8 +2,10 @@ import java.time.Duration;
 import java.util.Arrays;
 import java.util.Properties;
 import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicLong;
 import org.apache.kafka.clients.consumer.ConsumerConfig;
+import org.apache.kafka.clients.producer.ProducerConfig;
 import org.apache.kafka.common.serialization.Serdes;
 import org.apache.kafka.common.utils.Bytes;
 import org.apache.kafka.streams.KafkaStreams;
@@ -40,7 +42,7 @@ public final class WordCount {
             System.out.println(streams.close(Duration.ofSeconds(45)) ? "closed" : "not closed in time");
         }));
         streams.start();
-        while (!ended.await(1, java.util.concurrent.TimeUnit.SECONDS)) {
+        while (!ended.await(1, TimeUnit.SECONDS)) {
             System.out.println("processed " + words.getAndSet(0));
         }
         Runtime.getRuntime().halt(3);
@@ -68,6 +70,8 @@ public final class WordCount {
         settings.put(StreamsConfig.NUM_STREAM_THREADS_CONFIG, 2);
         // Without a cache every update is a record of the output; with one, a commit would write only the last.
         settings.put(StreamsConfig.STATESTORE_CACHE_MAX_BYTES_CONFIG, 0);
+        // Records reach the log within the transaction, not only at its end: one that is killed leaves some that must stay hidden.
+        settings.put(StreamsConfig.producerPrefix(ProducerConfig.LINGER_MS_CONFIG), 5);
         // A dead instance is missed while the run lasts.
         settings.put(StreamsConfig.consumerPrefix(ConsumerConfig.SESSION_TIMEOUT_MS_CONFIG), 10_000);
         settings.put(StreamsConfig.consumerPrefix(ConsumerConfig.AUTO_OFFSET_RESET_CONFIG), "earliest");
