@@ -111,14 +111,18 @@ spread() { # COUNT FIRST WHOLE: COUNT moments around FIRST, FIRST + 2, FIRST + 4
   done
 }
 seen=0
-moved() { # WHAT: asserts that work was done since it was asked last
-  local now; now=$(progress)
-  ((now > seen)) || fail "$1: nothing was processed since the last event ($now)"
+moves() { # SECONDS WHEN: waits until something was processed since it was asked last
+  local deadline=$((SECONDS + $1)) now
+  until now=$(progress); ((now > seen)); do
+    ((SECONDS < deadline)) || fail "$2: nothing was processed for $1 s ($now)"
+    sleep 0.5
+  done
   seen=$now
 }
 node_event() {
-  moved 'before the kill of the node'
-  local began; node_kill; began=$(date +%s%3N); node_start
+  moves 60 'before the kill of the node'
+  local began; node_kill; began=$(date +%s%3N) seen=$(progress)
+  node_start
   say "node killed (SIGKILL) after $seen, serves again after $(($(date +%s%3N) - began)) ms"
 }
 play() {
