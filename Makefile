@@ -15,7 +15,7 @@ BUILT := $(CARGO_TARGET_DIR)/$(TRIPLE)/release/casemate
 TESTS := cargo test --release --locked --features failpoints
 ARGS ?=
 
-.PHONY: build run test test-long test-clients test-tools bench fmt lint tidy fuzz clean setup
+.PHONY: build run test test-long test-clients test-tools bench fmt lint tidy fuzz clean setup test-connect test-streams
 
 ## build: the stripped static binary dist/casemate
 build: setup
@@ -47,6 +47,12 @@ test-clients: build test-tools
 ## test-tools: the stock Kafka tools, the same commands against dist/casemate and a real Kafka, answer for answer
 test-tools: build
 	tests/peers/tools dist/casemate
+
+## test-connect, test-streams: Kafka Connect and Kafka Streams on a node that is killed (ARGS="--seconds 600 --kills 6")
+test-connect: build
+	tests/peers/connect dist/casemate $(ARGS)
+test-streams: build
+	tests/peers/streams dist/casemate $(ARGS)
 
 ## bench: ours beside the real Kafka, alternating; a table in Markdown
 bench: build

@@ -8,31 +8,37 @@ die() { echo "${0##*/}: $*" >&2; exit 2; }
 need() { command -v "$1" >/dev/null || die "needs $1${2:+ ($2)}"; }
 usage() { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; exit 2; }
 
-# The folder with the jars of Apache Kafka and its tools (60 MB), fetched once by Maven.
-jars() {
-  local dir=$peers/kafka-4.3.1
+# maven NAME GROUP:ARTIFACT:VERSION…: the folder NAME with these jars and all that they need, fetched once by Maven.
+maven() {
+  local dir=$peers/$1 new=$peers/$1.new.$$ a group artifact version; shift
   if [[ ! -e $dir/complete ]]; then
     need java 'a JDK 17 or newer'; need mvn maven
-    rm -rf "$dir"; mkdir -p "$dir"
+    mkdir -p "$new"
     {
       echo '<project><modelVersion>4.0.0</modelVersion><groupId>peers</groupId><artifactId>peers</artifactId><version>1</version><dependencies>'
-      local a
-      for a in org.apache.kafka:kafka_2.13:4.3.1 org.apache.kafka:kafka-tools:4.3.1 \
-               org.apache.logging.log4j:log4j-slf4j-impl:2.25.1 org.apache.logging.log4j:log4j-core:2.25.1; do
+      for a in "$@" org.apache.logging.log4j:log4j-slf4j-impl:2.25.1 org.apache.logging.log4j:log4j-core:2.25.1; do
         IFS=: read -r group artifact version <<<"$a"
         echo "<dependency><groupId>$group</groupId><artifactId>$artifact</artifactId><version>$version</version></dependency>"
       done
       echo '</dependencies></project>'
-    } >"$dir/pom.xml"
-    (cd "$dir" && mvn -q -B dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory=. >&2)
+    } >"$new/pom.xml"
+    (cd "$new" && mvn -q -B dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory=. >&2)
     # The tools speak on standard error from WARN up; KAFKA_LOG_LEVEL=INFO shows more.
     printf '%s\n' 'status = error' 'appender.err.type = Console' 'appender.err.name = err' \
       'appender.err.target = SYSTEM_ERR' 'appender.err.layout.type = PatternLayout' \
       'appender.err.layout.pattern = [%d] %p %m (%c{1})%n' 'rootLogger.level = ${env:KAFKA_LOG_LEVEL:-WARN}' \
-      'rootLogger.appenderRef.err.ref = err' >"$dir/log4j2.properties"
-    touch "$dir/complete"
+      'rootLogger.appenderRef.err.ref = err' >"$new/log4j2.properties"
+    touch "$new/complete"
+    rm -rf "$dir"; mv "$new" "$dir"
   fi
   echo "$dir"
+}
+
+# The jars of Apache Kafka and its tools (60 MB); those of Connect with its file connectors, and of Streams (120 MB).
+jars() { maven kafka-4.3.1 org.apache.kafka:kafka_2.13:4.3.1 org.apache.kafka:kafka-tools:4.3.1; }
+application_jars() {
+  local k=org.apache.kafka v=4.3.1
+  maven applications-$v "$k:connect-runtime:$v" "$k:connect-file:$v" "$k:connect-json:$v" "$k:kafka-streams:$v"
 }
 
 # wait_port PORT SECONDS PID
