@@ -40,9 +40,10 @@ test: setup
 test-long: setup
 	$(TESTS) --test it -- --ignored --nocapture --test-threads 1
 
-## test-clients: real clients and the stock Kafka tools against dist/casemate
+## test-clients: real clients, the stock Kafka tools, and programs in other languages against dist/casemate
 test-clients: build
 	tests/peers/clients dist/casemate
+	tests/peers/programs/run dist/casemate
 
 ## bench: ours beside the real Kafka, alternating; a table in Markdown
 bench: build

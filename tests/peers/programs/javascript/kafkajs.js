@@ -1,0 +1,56 @@
+// kafkajs: how its clients are made.
+
+'use strict'
+
+const fs = require('node:fs')
+const path = require('node:path')
+const { CompressionCodecs, CompressionTypes, Kafka, logLevel } = require('kafkajs')
+
+CompressionCodecs[CompressionTypes.Snappy] = require('kafkajs-snappy')
+CompressionCodecs[CompressionTypes.LZ4] = new (require('kafkajs-lz4'))().codec
+
+module.exports = (bootstrap, folder) => {
+  const read = name => fs.readFileSync(path.join(folder, name))
+  const kafka = new Kafka({
+    clientId: 'programs',
+    brokers: [bootstrap],
+    logLevel: logLevel.ERROR,
+    ...(folder && { ssl: { ca: [read('ca.pem')], cert: read('client.pem'), key: read('client.key') } }),
+  })
+
+  return {
+    // It has no static members, no zstd of its own, and only assignors for which all is revoked first.
+    codecs: ['None', 'GZIP', 'Snappy', 'LZ4'],
+    admin: () => kafka.admin(),
+
+    async producer({ codec, transactionalId } = {}) {
+      const producer = kafka.producer({ idempotent: true, maxInFlightRequests: 1, transactionalId })
+      await producer.connect()
+      const send = producer.send
+      producer.send = record => send({ ...record, ...(codec && { compression: CompressionTypes[codec === 'None' ? 'None' : codec] }) })
+      return producer
+    },
+
+    // A member of a group that reads a topic from its beginning; `assigned` gives its partitions now.
+    async consumer({ groupId, topic, isolation = 'committed' }) {
+      const consumer = kafka.consumer({
+        groupId,
+        heartbeatInterval: 300,
+        sessionTimeout: 10_000,
+        maxWaitTimeInMs: 200,
+        readUncommitted: isolation === 'uncommitted',
+      })
+      let assigned = []
+      consumer.on(consumer.events.GROUP_JOIN, event => (assigned = event.payload.memberAssignment[topic] ?? []))
+      consumer.on(consumer.events.REBALANCING, () => (assigned = []))
+      await consumer.connect()
+      await consumer.subscribe({ topic, fromBeginning: true })
+      return Object.assign(consumer, { assigned: () => assigned, start: run => consumer.run(run) })
+    },
+
+    // The consumer's position goes into the transaction.
+    sendOffsets: (transaction, { groupId, topics }) => transaction.sendOffsets({ consumerGroupId: groupId, topics }),
+    fenced: error => error.type === 'INVALID_PRODUCER_EPOCH' || error.type === 'PRODUCER_FENCED',
+    codes: { exists: false, unknownGroup: 69, nonEmptyGroup: 68, offsetOutOfRange: 1 },
+  }
+}
