@@ -31,7 +31,7 @@ async def run(*where):
         wanted = list(records())
         options = settings(*where, enable_idempotence=True, compression_type=codec, linger_ms=20)
         async with AIOKafkaProducer(**options) as producer:
-            sent = [await producer.send(topic, value, key, partition, timestamp, headers)
+            sent = [await producer.send(topic, value, key, partition, timestamp, list(headers))
                     for partition, timestamp, key, value, headers in wanted]
             await asyncio.gather(*sent)
         async with AIOKafkaConsumer(**settings(*where, auto_offset_reset="earliest")) as consumer:

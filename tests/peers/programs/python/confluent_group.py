@@ -9,8 +9,8 @@ import time
 
 from checks import Ledger, eventually, expect, unique
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
-from confluent_settings import settings, wait_for
+from confluent_kafka.admin import AdminClient
+from confluent_settings import create_topics, settings, wait_for
 
 PARTITIONS = 6
 PROTOCOLS = {
@@ -95,7 +95,7 @@ def shared(members, sizes):
 def run(*where, variant):
     topic, group, ledger = unique("group"), unique("readers"), Ledger()
     admin = AdminClient(settings(*where))
-    wait_for(admin.create_topics([NewTopic(topic, PARTITIONS, 1)]))
+    create_topics(where, PARTITIONS, topic)
     source = Source(topic, ledger, *where)
     source.start()
 

@@ -4,8 +4,7 @@ import os
 
 from checks import expect, unique
 from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
-from confluent_settings import settings, wait_for
+from confluent_settings import create_topics, settings
 
 START = 1_700_000_000_000
 
@@ -47,7 +46,7 @@ def consume(topic, count, *where):
 def run(*where):
     for codec in ["none", "gzip", "snappy", "lz4", "zstd"]:
         topic = unique(f"records-{codec}")
-        wait_for(AdminClient(settings(*where)).create_topics([NewTopic(topic, 3, 1)]))
+        create_topics(where, 3, topic)
         wanted = list(records())
         produce(topic, wanted, codec, *where)
         got = consume(topic, len(wanted), *where)

@@ -2,6 +2,9 @@
 
 import os
 
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient, NewTopic
+
 
 def settings(bootstrap, folder=None, **more):
     common = {"bootstrap.servers": bootstrap, "client.id": "programs", "topic.metadata.refresh.interval.ms": 2000}
@@ -19,10 +22,13 @@ def wait_for(futures):
 
 def error_of(futures):
     """The code that the one future of an admin call fails with."""
-    from confluent_kafka import KafkaException
-
     try:
         wait_for(futures)
     except KafkaException as error:
         return error.args[0].code()
     return None
+
+
+def create_topics(where, partitions, *names):
+    admin = AdminClient(settings(*where))
+    wait_for(admin.create_topics([NewTopic(name, partitions, 1) for name in names]))

@@ -6,8 +6,8 @@ Variants: classic, consumer (KIP-848).
 
 from checks import eventually, expect, unique
 from confluent_kafka import Consumer, KafkaError, Producer
-from confluent_kafka.admin import AdminClient, NewTopic
-from confluent_settings import settings, wait_for
+from confluent_kafka.admin import AdminClient
+from confluent_settings import create_topics, settings, wait_for
 
 PROTOCOLS = {"classic": {"session_timeout_ms": 20000, "heartbeat_interval_ms": 500}, "consumer": {"group_protocol": "consumer"}}
 
@@ -43,7 +43,7 @@ def balanced(*members):
 def run(*where, variant):
     protocol, topic, group = PROTOCOLS[variant], unique("static"), unique("readers")
     admin = AdminClient(settings(*where))
-    wait_for(admin.create_topics([NewTopic(topic, 4, 1)]))
+    create_topics(where, 4, topic)
 
     def join(name):
         return Member(name, group, topic, *where, **protocol)

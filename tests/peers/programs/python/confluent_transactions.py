@@ -3,8 +3,7 @@ the same transactional id fences the earlier one."""
 
 from checks import expect, unique
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
-from confluent_settings import settings, wait_for
+from confluent_settings import create_topics, settings
 
 
 def visible(topic, isolation, *where):
@@ -33,7 +32,7 @@ def send(producer, topic, *values):
 
 def run(*where):
     topic, name = unique("transactions"), unique("payments")
-    wait_for(AdminClient(settings(*where)).create_topics([NewTopic(topic, 2, 1)]))
+    create_topics(where, 2, topic)
     producer = Producer(settings(*where, transactional_id=name))
     producer.init_transactions(30)
 

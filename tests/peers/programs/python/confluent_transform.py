@@ -3,8 +3,7 @@ left open by a process that dies; the output has each input exactly once."""
 
 from checks import expect, unique
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
-from confluent_settings import settings, wait_for
+from confluent_settings import create_topics, settings
 
 INPUTS, PARTITIONS, BATCH = 200, 3, 25
 
@@ -56,7 +55,7 @@ def read(topic, count, *where):
 
 def run(*where):
     source, target, group, name = unique("inputs"), unique("outputs"), unique("transformers"), unique("transformer")
-    wait_for(AdminClient(settings(*where)).create_topics([NewTopic(source, PARTITIONS, 1), NewTopic(target, PARTITIONS, 1)]))
+    create_topics(where, PARTITIONS, source, target)
     producer = Producer(settings(*where))
     for number in range(INPUTS):
         producer.produce(source, str(number), partition=number % PARTITIONS)
