@@ -21,7 +21,7 @@ func expect(what string, got, wanted any) error {
 	if !reflect.DeepEqual(got, wanted) {
 		return fmt.Errorf("%s: got %v, expected %v", what, got, wanted)
 	}
-	fmt.Printf("%s: %.90v\n", what, wanted)
+	fmt.Printf("%s: %.90s\n", what, fmt.Sprint(wanted))
 	return nil
 }
 
@@ -51,6 +51,18 @@ func eventually(what string, condition func() (bool, error)) error {
 			return fmt.Errorf("not within 60 s: %s", what)
 		}
 		time.Sleep(50 * time.Millisecond)
+	}
+}
+
+// expectSoon compares again and again: a commit is answered before its marker is in every partition.
+func expectSoon[T any](what string, get func() (T, error), wanted T) error {
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		got, err := get()
+		if err != nil || reflect.DeepEqual(got, wanted) || time.Now().After(deadline) {
+			return first(err, expect(what, got, wanted))
+		}
+		time.Sleep(200 * time.Millisecond)
 	}
 }
 

@@ -81,14 +81,16 @@ func transform(ctx context.Context, broker []kgo.Opt, _ string) error {
 		}
 		done += count
 	}
-	values, err := visible(ctx, broker, target, kgo.ReadCommitted())
-	if err != nil {
+	if err := expectSoon("outputs", func() ([]int, error) {
+		values, err := visible(ctx, broker, target, kgo.ReadCommitted())
+		return numbers(values), err
+	}, wantedOutputs()); err != nil {
 		return err
 	}
 	offsets, err := kadm.NewClient(second.Client()).FetchOffsets(ctx, group)
 	sum := int64(0)
 	offsets.Each(func(o kadm.OffsetResponse) { sum += o.At })
-	return first(err, expect("outputs", numbers(values), wantedOutputs()), expect("sum of the committed offsets", sum, int64(inputs)))
+	return first(err, expect("sum of the committed offsets", sum, int64(inputs)))
 }
 
 func fill(ctx context.Context, broker []kgo.Opt, topic string) error {

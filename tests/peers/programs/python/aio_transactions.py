@@ -7,7 +7,7 @@ from aio_settings import create_topic, settings
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import ProducerFenced
-from checks import expect, unique
+from checks import expect, expect_soon_async, unique
 
 
 async def visible(topic, isolation, *where):
@@ -34,32 +34,36 @@ async def run(*where):
     await admin.start()
     expect("created", await create_topic(admin, topic, 2), 0)
     await admin.close()
+
+    async def sees(when, isolation, *wanted):
+        await expect_soon_async(f"{isolation}, {when}", lambda: visible(topic, isolation, *where), sorted(wanted))
+
     producer = AIOKafkaProducer(**settings(*where, transactional_id=name))
     await producer.start()
 
     async with producer.transaction():
         await send(producer, topic, "a", "b", "c")
-        expect("read_committed, open", await visible(topic, "read_committed", *where), [])
-        expect("read_uncommitted, open", await visible(topic, "read_uncommitted", *where), ["a", "b", "c"])
-    expect("read_committed, committed", await visible(topic, "read_committed", *where), ["a", "b", "c"])
+        await sees("open", "read_committed")
+        await sees("open", "read_uncommitted", "a", "b", "c")
+    await sees("committed", "read_committed", "a", "b", "c")
 
     await producer.begin_transaction()
     await send(producer, topic, "x", "y", "z")
     await producer.abort_transaction()
-    expect("read_committed, aborted", await visible(topic, "read_committed", *where), ["a", "b", "c"])
-    expect("read_uncommitted, aborted", await visible(topic, "read_uncommitted", *where), ["a", "b", "c", "x", "y", "z"])
+    await sees("aborted", "read_uncommitted", "a", "b", "c", "x", "y", "z")
+    await sees("aborted", "read_committed", "a", "b", "c")
 
     for number in range(20):  # one after the other, without a pause
         await producer.begin_transaction()
         await send(producer, topic, f"n{number}", f"m{number}")
         await (producer.abort_transaction() if number % 4 == 3 else producer.commit_transaction())
-    wanted = [f"{letter}{number}" for number in range(20) if number % 4 != 3 for letter in "nm"]
-    expect("of twenty, the committed", await visible(topic, "read_committed", *where), sorted(["a", "b", "c", *wanted]))
+    wanted = ["a", "b", "c"] + [f"{letter}{number}" for number in range(20) if number % 4 != 3 for letter in "nm"]
+    await sees("of twenty more", "read_committed", *wanted)
     await fence(producer, name, topic, *where)
+    await sees("after the fence", "read_committed", *wanted, "from the newer")
 
 
 async def fence(older, name, topic, *where):
-    before = await visible(topic, "read_committed", *where)
     await older.begin_transaction()
     await send(older, topic, "from the older")
     async with AIOKafkaProducer(**settings(*where, transactional_id=name)) as newer:
@@ -72,4 +76,3 @@ async def fence(older, name, topic, *where):
             print("the older producer is fenced")
         await newer.commit_transaction()
     await older.stop()
-    expect("only the newer's records", await visible(topic, "read_committed", *where), sorted([*before, "from the newer"]))

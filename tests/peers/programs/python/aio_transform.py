@@ -40,15 +40,12 @@ class Transformer:
             self.consumer.seek(partition, await self.consumer.committed(partition) or 0)
 
 
-async def read(topic, *where):
-    """What there is to read, without waiting for more: in the order of the numbers."""
-    partitions = [TopicPartition(topic, partition) for partition in range(PARTITIONS)]
-    async with AIOKafkaConsumer(**settings(*where, isolation_level="read_committed", auto_offset_reset="earliest")) as consumer:
-        consumer.assign(partitions)
-        ends, values = await consumer.end_offsets(partitions), []
-        while any([await consumer.position(p) < end for p, end in ends.items()]):
-            for messages in (await consumer.getmany(timeout_ms=500)).values():
-                values += [int(message.value) for message in messages]
+async def read(topic, count, *where):
+    options = settings(*where, isolation_level="read_committed", auto_offset_reset="earliest")
+    async with AIOKafkaConsumer(topic, **options) as consumer:
+        values = []
+        while batches := await consumer.getmany(timeout_ms=20_000 if len(values) < count else 2000):
+            values += [int(message.value) for messages in batches.values() for message in messages]
         return sorted(values)
 
 
@@ -81,7 +78,7 @@ async def run(*where):
     while done < INPUTS:
         done += await second.batch()
         await second.producer.commit_transaction()
-    expect("outputs", await read(target, *where), [number * 10 for number in range(INPUTS)])
+    expect("outputs", await read(target, INPUTS, *where), [number * 10 for number in range(INPUTS)])
     committed = [await second.consumer.committed(TopicPartition(source, p)) for p in range(PARTITIONS)]
     expect("sum of the committed offsets", sum(committed), INPUTS)
     await second.consumer.stop()

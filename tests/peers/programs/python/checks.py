@@ -34,6 +34,21 @@ async def eventually_async(what, condition, seconds=60):
     print(what, flush=True)
 
 
+def expect_soon(what, get, wanted, seconds=20):
+    """Compares again and again: a commit is answered before its marker is in every partition."""
+    deadline = time.monotonic() + seconds
+    while (got := get()) != wanted and time.monotonic() < deadline:
+        time.sleep(0.2)
+    expect(what, got, wanted)
+
+
+async def expect_soon_async(what, get, wanted, seconds=20):
+    deadline = time.monotonic() + seconds
+    while (got := await get()) != wanted and time.monotonic() < deadline:
+        await asyncio.sleep(0.2)
+    expect(what, got, wanted)
+
+
 class Ledger:
     """Every number that was acknowledged and every number that was consumed, by whom."""
 

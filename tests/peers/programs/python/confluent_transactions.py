@@ -1,7 +1,7 @@
 """confluent-kafka: what a transaction writes is seen after the commit and never after an abort; a later producer with
 the same transactional id fences the earlier one."""
 
-from checks import expect, unique
+from checks import expect, expect_soon, unique
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_settings import create_topics, settings
 
@@ -33,33 +33,37 @@ def send(producer, topic, *values):
 def run(*where):
     topic, name = unique("transactions"), unique("payments")
     create_topics(where, 2, topic)
+
+    def sees(when, isolation, *wanted):
+        expect_soon(f"{isolation}, {when}", lambda: visible(topic, isolation, *where), sorted(wanted))
+
     producer = Producer(settings(*where, transactional_id=name))
     producer.init_transactions(30)
 
     producer.begin_transaction()
     send(producer, topic, "a", "b", "c")
-    expect("read_committed, open", visible(topic, "read_committed", *where), [])
-    expect("read_uncommitted, open", visible(topic, "read_uncommitted", *where), ["a", "b", "c"])
+    sees("open", "read_committed")
+    sees("open", "read_uncommitted", "a", "b", "c")
     producer.commit_transaction(30)
-    expect("read_committed, committed", visible(topic, "read_committed", *where), ["a", "b", "c"])
+    sees("committed", "read_committed", "a", "b", "c")
 
     producer.begin_transaction()
     send(producer, topic, "x", "y", "z")
     producer.abort_transaction(30)
-    expect("read_committed, aborted", visible(topic, "read_committed", *where), ["a", "b", "c"])
-    expect("read_uncommitted, aborted", visible(topic, "read_uncommitted", *where), ["a", "b", "c", "x", "y", "z"])
+    sees("aborted", "read_uncommitted", "a", "b", "c", "x", "y", "z")
+    sees("aborted", "read_committed", "a", "b", "c")
 
     for number in range(20):  # one after the other, without a pause
         producer.begin_transaction()
         send(producer, topic, f"n{number}", f"m{number}")
         producer.abort_transaction(30) if number % 4 == 3 else producer.commit_transaction(30)
-    wanted = [f"{letter}{number}" for number in range(20) if number % 4 != 3 for letter in "nm"]
-    expect("of twenty, the committed", visible(topic, "read_committed", *where), sorted(["a", "b", "c", *wanted]))
+    wanted = ["a", "b", "c"] + [f"{letter}{number}" for number in range(20) if number % 4 != 3 for letter in "nm"]
+    sees("of twenty more", "read_committed", *wanted)
     fence(producer, name, topic, *where)
+    sees("after the fence", "read_committed", *wanted, "from the newer")
 
 
 def fence(older, name, topic, *where):
-    before = visible(topic, "read_committed", *where)
     older.begin_transaction()
     send(older, topic, "from the older")
     newer = Producer(settings(*where, transactional_id=name))
@@ -72,4 +76,3 @@ def fence(older, name, topic, *where):
     except KafkaException as error:
         expect("the older producer is fenced", (error.args[0].code(), error.args[0].fatal()), (KafkaError._FENCED, True))
     newer.commit_transaction(30)
-    expect("only the newer's records", visible(topic, "read_committed", *where), sorted([*before, "from the newer"]))
