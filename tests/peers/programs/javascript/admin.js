@@ -84,7 +84,7 @@ async function lookAtGroups(client, admin, topic) {
   const groupId = unique('operators')
   const consumer = await client.consumer({ groupId, topic })
   let seen = 0
-  consumer.start({ autoCommitInterval: 200, eachMessage: async () => void seen++ })
+  await consumer.run({ eachMessage: async () => void seen++ })
   await eventually('six records are consumed', () => seen === 6)
   expect('listed', (await admin.listGroups()).groups.some(group => group.groupId === groupId), true)
   const described = (await admin.describeGroups([groupId])).groups[0]

@@ -31,7 +31,8 @@ async function failure(call) {
     await call
     return 0
   } catch (error) {
-    const one = error.errors?.[0] ?? error.groups?.[0] ?? error.partitions?.[0] ?? error
+    const whole = error.cause ?? error
+    const one = whole.errors?.[0] ?? whole.groups?.[0] ?? whole.partitions?.[0] ?? whole
     return one.code ?? one.errorCode ?? one.error?.code ?? error
   }
 }

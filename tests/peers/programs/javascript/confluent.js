@@ -28,16 +28,15 @@ module.exports = (bootstrap, folder) => {
     admin: () => kafka.admin(),
 
     async producer({ codec = 'None', transactionalId } = {}) {
-      const compression = KafkaJS.CompressionTypes[codec]
       const producer = kafka.producer({
         'linger.ms': 5,
-        kafkaJS: { idempotent: true, compression, ...(transactionalId && { transactionalId }) },
+        kafkaJS: { idempotent: true, compression: codec.toLowerCase(), ...(transactionalId && { transactionalId }) },
       })
       await producer.connect()
       return producer
     },
 
-    // A member of a group that reads a topic from its beginning; `assigned` gives its partitions now.
+    // A member of a group that will read a topic from its beginning; `assigned` gives the partitions that it has now.
     async consumer({ groupId, topic, isolation = 'committed', autoCommit = true, variant = 'eager', instance }) {
       const protocol = PROTOCOLS[variant]
       const consumer = kafka.consumer({
@@ -55,8 +54,7 @@ module.exports = (bootstrap, folder) => {
       })
       await consumer.connect()
       await consumer.subscribe({ topic })
-      const assigned = () => consumer.assignment().map(({ partition }) => partition)
-      return Object.assign(consumer, { assigned, start: ({ autoCommit: _, ...run }) => consumer.run(run) })
+      return Object.assign(consumer, { assigned: () => consumer.assignment().map(({ partition }) => partition) })
     },
 
     // The consumer's position goes into the transaction.

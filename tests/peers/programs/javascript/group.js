@@ -29,10 +29,7 @@ async function start(client, topic, ledger) {
 
 async function join(client, groupId, topic, variant, ledger) {
   const member = await client.consumer({ groupId, topic, variant })
-  await member.start({
-    autoCommitInterval: 200,
-    eachMessage: async ({ message }) => ledger.addConsumed(Number(message.value)),
-  })
+  await member.run({ eachMessage: async ({ message }) => ledger.addConsumed(Number(message.value)) })
   return member
 }
 
@@ -67,7 +64,9 @@ module.exports = async (client, variant) => {
   ledger.check()
 
   const later = new Ledger()
-  await (await start(client, topic, later).then(async halt => (await sleep(1000), halt)))()
+  const halt = await start(client, topic, later)
+  await sleep(1000)
+  await halt()
   const resumed = await join(client, groupId, topic, variant, later)
   await eventually('what came meanwhile is consumed', () => later.settled())
   await resumed.disconnect()

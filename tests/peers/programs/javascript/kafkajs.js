@@ -27,7 +27,7 @@ module.exports = (bootstrap, folder) => {
 
   return {
     codecs,
-    admin: () => kafka.admin(),
+    admin: () => kafka.admin({ retry: { retries: 2 } }), // it also repeats what is refused for good
 
     async producer({ codec = 'None', transactionalId } = {}) {
       const producer = kafka.producer({ idempotent: true, maxInFlightRequests: 1, transactionalId })
@@ -37,8 +37,8 @@ module.exports = (bootstrap, folder) => {
       return producer
     },
 
-    // A member of a group that reads a topic from its beginning; `assigned` gives its partitions now.
-    async consumer({ groupId, topic, isolation = 'committed' }) {
+    // A member of a group that will read a topic from its beginning; `assigned` gives the partitions that it has now.
+    async consumer({ groupId, topic, isolation = 'committed', autoCommit = true }) {
       const consumer = kafka.consumer({
         groupId,
         heartbeatInterval: 300,
@@ -51,7 +51,9 @@ module.exports = (bootstrap, folder) => {
       consumer.on(consumer.events.REBALANCING, () => (assigned = []))
       await consumer.connect()
       await consumer.subscribe({ topic, fromBeginning: true })
-      return Object.assign(consumer, { assigned: () => assigned, start: run => consumer.run(run) })
+      const run = consumer.run
+      consumer.run = handlers => run({ autoCommit, autoCommitInterval: 200, ...handlers })
+      return Object.assign(consumer, { assigned: () => assigned })
     },
 
     // The consumer's position goes into the transaction.

@@ -12,7 +12,7 @@ module.exports = async client => {
 
   const join = async instance => {
     const member = await client.consumer({ groupId, topic, instance, variant: 'cooperative' })
-    await member.start({ eachMessage: async ({ message }) => void values.push(message.value.toString()) })
+    await member.run({ eachMessage: async ({ message }) => void values.push(message.value.toString()) })
     return member
   }
   const balanced = (...members) => members.every(member => member.assigned().length === 2)

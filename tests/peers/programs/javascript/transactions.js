@@ -7,10 +7,10 @@ const { expect, sleep, unique } = require('./checks')
 
 // All values of the topic that a consumer sees until nothing came for a while, sorted.
 async function visible(client, topic, isolation) {
-  const consumer = await client.consumer({ groupId: unique('readers'), topic, isolation })
   const values = []
-  let last = Date.now()
-  consumer.start({
+  let last
+  const consumer = await client.consumer({ groupId: unique('readers'), topic, isolation })
+  await consumer.run({
     eachMessage: async ({ message }) => {
       values.push(message.value.toString())
       last = Date.now()

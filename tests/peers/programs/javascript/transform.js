@@ -29,13 +29,11 @@ async function run(client, names, rounds) {
   const consumer = await client.consumer({ groupId, topic, autoCommit: false })
   let over = false
   let failed
-  consumer.start({
-    autoCommit: false,
+  await consumer.run({
     eachBatch: async ({ batch }) => {
       if (over) return
       try {
-        const ends = rounds.next(batch)
-        for (const end of ends) await transform(client, { consumer, producer, groupId, target, batch }, end)
+        for (const end of rounds.next(batch)) await transform(client, { consumer, producer, groupId, target, batch }, end)
       } catch (error) {
         failed = error
       }
@@ -50,7 +48,7 @@ async function run(client, names, rounds) {
 async function outputs(client, topic) {
   const values = []
   const consumer = await client.consumer({ groupId: unique('readers'), topic })
-  consumer.start({ eachMessage: async ({ message }) => void values.push(Number(message.value)) })
+  await consumer.run({ eachMessage: async ({ message }) => void values.push(Number(message.value)) })
   await eventually('the outputs are there', () => values.length >= INPUTS)
   await consumer.disconnect()
   return values.sort((a, b) => a - b)
