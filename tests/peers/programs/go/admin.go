@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -47,7 +48,7 @@ func create(ctx context.Context, adm *kadm.Client, topic string) error {
 		return err
 	}
 	made, err := adm.CreateTopic(ctx, 3, 1, settings, topic)
-	if err = first(err, expect("partitions", made.NumPartitions, int32(3))); err != nil {
+	if err = first(err, expect("partitions", made.NumPartitions, int32(3)), listed(ctx, adm, topic, 3)); err != nil {
 		return err
 	}
 	for _, wrong := range []struct {
@@ -72,27 +73,34 @@ func create(ctx context.Context, adm *kadm.Client, topic string) error {
 	return nil
 }
 
+// listed waits until the topic has so many partitions in the list.
+func listed(ctx context.Context, adm *kadm.Client, topic string, partitions int) error {
+	return expectSoon("partitions listed", func() (int, error) {
+		there, err := adm.ListTopics(ctx, topic)
+		return len(there[topic].Partitions), err
+	}, partitions)
+}
+
 // setting gives a topic's setting and where it comes from.
-func setting(ctx context.Context, adm *kadm.Client, topic, name string) (string, kmsg.ConfigSource, error) {
+func setting(ctx context.Context, adm *kadm.Client, topic, name string) (string, error) {
 	all, err := adm.DescribeTopicConfigs(ctx, topic)
 	if err != nil {
-		return "", 0, err
+		return "", err
 	}
 	described, err := all.On(topic, nil)
 	if err = first(err, described.Err); err != nil {
-		return "", 0, err
+		return "", err
 	}
 	at := slices.IndexFunc(described.Configs, func(c kadm.Config) bool { return c.Key == name })
 	if at < 0 {
-		return "", 0, kerr.InvalidConfig
+		return "", kerr.InvalidConfig
 	}
-	return described.Configs[at].MaybeValue(), described.Configs[at].Source, nil
+	return fmt.Sprint(described.Configs[at].MaybeValue(), " of ", described.Configs[at].Source), nil
 }
 
 func changeSettings(ctx context.Context, adm *kadm.Client, topic string) error {
 	is := func(name, wanted string, from kmsg.ConfigSource) error {
-		value, source, err := setting(ctx, adm, topic, name)
-		return first(err, expect(name, value, wanted), expect("its source", source, from))
+		return expectSoon(name, func() (string, error) { return setting(ctx, adm, topic, name) }, fmt.Sprint(wanted, " of ", from))
 	}
 	if err := first(is("retention.ms", "3600000", kmsg.ConfigSourceDynamicTopicConfig),
 		is("max.message.bytes", "1048588", kmsg.ConfigSourceDefaultConfig)); err != nil {
@@ -113,14 +121,9 @@ func changeSettings(ctx context.Context, adm *kadm.Client, topic string) error {
 	if err := expect("a bad value", alter(kadm.SetConfig, "max.message.bytes", "-5"), error(kerr.InvalidConfig)); err != nil {
 		return err
 	}
-	if err := eventually("the new values are shown", func() (bool, error) {
-		value, _, err := setting(ctx, adm, topic, "max.message.bytes")
-		return value == "200000", err
-	}); err != nil {
-		return err
-	}
-	_, _, unknown := setting(ctx, adm, unique("nowhere"), "retention.ms")
-	return first(is("retention.ms", "604800000", kmsg.ConfigSourceDefaultConfig),
+	_, unknown := setting(ctx, adm, unique("nowhere"), "retention.ms")
+	return first(is("max.message.bytes", "200000", kmsg.ConfigSourceDynamicTopicConfig),
+		is("retention.ms", "604800000", kmsg.ConfigSourceDefaultConfig),
 		is("cleanup.policy", "delete,compact", kmsg.ConfigSourceDynamicTopicConfig),
 		alter(kadm.SubtractConfig, "cleanup.policy", "compact"),
 		expect("settings of an unknown topic", unknown, error(kerr.UnknownTopicOrPartition)))
@@ -131,13 +134,7 @@ func addPartitions(ctx context.Context, adm *kadm.Client, topic string) error {
 		updated, err := adm.UpdatePartitions(ctx, count, topic)
 		return first(err, updated.Error())
 	}
-	if err := update(topic, 5); err != nil {
-		return err
-	}
-	if err := eventually("five partitions", func() (bool, error) {
-		there, err := adm.ListTopics(ctx, topic)
-		return len(there[topic].Partitions) == 5, err
-	}); err != nil {
+	if err := first(update(topic, 5), listed(ctx, adm, topic, 5)); err != nil {
 		return err
 	}
 	return first(expect("fewer partitions", update(topic, 2), error(kerr.InvalidPartitions)),

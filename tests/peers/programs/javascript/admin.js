@@ -3,7 +3,7 @@
 
 'use strict'
 
-const { eventually, expect, failure, unique } = require('./checks')
+const { eventually, expect, expectSoon, failure, unique } = require('./checks')
 
 const TOPIC = 2 // a resource type
 const [INVALID_TOPIC, UNKNOWN_TOPIC, OUT_OF_RANGE, INVALID_PARTITIONS, INVALID_REPLICATION, INVALID_CONFIG] = [17, 3, 1, 37, 38, 40]
@@ -42,13 +42,13 @@ async function changeSettings(admin, topic) {
     const { configValue, configSource } = resources[0].configEntries.find(entry => entry.configName === name)
     return [configValue, configSource]
   }
-  expect('retention.ms, of the topic', await describe('retention.ms'), ['3600000', 1])
-  expect('max.message.bytes, the default', await describe('max.message.bytes'), ['1048588', 5])
+  await expectSoon('retention.ms, of the topic', () => describe('retention.ms'), ['3600000', 1])
+  await expectSoon('max.message.bytes, the default', () => describe('max.message.bytes'), ['1048588', 5])
   const alter = (name, value, resource = topic) =>
     admin.alterConfigs({ validateOnly: false, resources: [{ type: TOPIC, name: resource, configEntries: [{ name, value }] }] })
   await alter('max.message.bytes', '200000')
-  expect('max.message.bytes, altered', await describe('max.message.bytes'), ['200000', 1])
-  expect('retention.ms, not named and so the default again', await describe('retention.ms'), ['604800000', 5])
+  await expectSoon('max.message.bytes, altered', () => describe('max.message.bytes'), ['200000', 1])
+  await expectSoon('retention.ms, not named and so the default again', () => describe('retention.ms'), ['604800000', 5])
   expect('a bad value', await failure(alter('max.message.bytes', '-5')), INVALID_CONFIG)
   expect('an unknown topic', await failure(alter('retention.ms', '1000', unique('nowhere'))), UNKNOWN_TOPIC)
 }

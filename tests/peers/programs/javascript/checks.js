@@ -15,6 +15,15 @@ function expect(what, got, wanted) {
   console.log(`${what}: ${(JSON.stringify(wanted) ?? '').slice(0, 90)}`)
 }
 
+// Compares again and again: the cluster takes a moment to show what was changed.
+async function expectSoon(what, get, wanted) {
+  const same = got => JSON.stringify(got) === JSON.stringify(wanted)
+  const deadline = Date.now() + 20_000
+  let got = await get()
+  for (; !same(got) && Date.now() < deadline; got = await get()) await sleep(200)
+  expect(what, got, wanted)
+}
+
 // Waits until the condition is true: the cluster does some things in its own time.
 async function eventually(what, condition, seconds = 60) {
   const deadline = Date.now() + seconds * 1000
@@ -60,4 +69,4 @@ class Ledger {
   }
 }
 
-module.exports = { Ledger, eventually, expect, failure, sleep, unique }
+module.exports = { Ledger, eventually, expect, expectSoon, failure, sleep, unique }

@@ -8,7 +8,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import (
     InvalidConfigurationError, InvalidPartitionsError, InvalidTopicError, TopicAlreadyExistsError, UnknownTopicOrPartitionError,
 )
-from checks import expect, unique
+from checks import expect, expect_soon_async, unique
 
 DYNAMIC_TOPIC_CONFIG, DEFAULT_CONFIG = 1, 5
 
@@ -34,27 +34,31 @@ async def create(admin, topic):
     expect("no partitions", await create_topic(admin, unique("x"), 0), InvalidPartitionsError.errno)
     wrong = await create_topic(admin, unique("x"), 1, retention_ms="soon")
     expect("a setting without sense", wrong, InvalidConfigurationError.errno)
-    expect("listed", topic in await admin.list_topics(), True)
+    await expect_soon_async("listed", lambda: listed(admin, topic), True)
+
+
+async def listed(admin, topic):
+    return topic in await admin.list_topics()
 
 
 async def configuration(admin, topic):
-    """Name to (value, source) of a topic's settings."""
+    """(value, source) of two of a topic's settings."""
     [response] = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
     [(code, _, _, _, entries, *_)] = response.resources
-    expect("described", code, 0)
-    return {name: (value, source) for name, value, _, source, *_ in entries}
+    assert code == 0, code
+    all_settings = {name: (value, source) for name, value, _, source, *_ in entries}
+    return {name: all_settings[name] for name in ["retention.ms", "max.message.bytes"]}
 
 
 async def change_settings(admin, topic):
-    before = await configuration(admin, topic)
-    expect("retention.ms", before["retention.ms"], ("3600000", DYNAMIC_TOPIC_CONFIG))
-    expect("max.message.bytes", before["max.message.bytes"], ("1048588", DEFAULT_CONFIG))
+    made = {"retention.ms": ("3600000", DYNAMIC_TOPIC_CONFIG), "max.message.bytes": ("1048588", DEFAULT_CONFIG)}
+    await expect_soon_async("settings as created", lambda: configuration(admin, topic), made)
     changed = ConfigResource(ConfigResourceType.TOPIC, topic, {"max.message.bytes": "200000"})
     [response] = await admin.alter_configs([changed])
     expect("altered", [code for code, *_ in response.resources], [0])
-    after = await configuration(admin, topic)
-    expect("max.message.bytes", after["max.message.bytes"], ("200000", DYNAMIC_TOPIC_CONFIG))
-    expect("what is not named goes back to its default", after["retention.ms"], ("604800000", DEFAULT_CONFIG))
+    # What is not named goes back to its default.
+    now = {"retention.ms": ("604800000", DEFAULT_CONFIG), "max.message.bytes": ("200000", DYNAMIC_TOPIC_CONFIG)}
+    await expect_soon_async("settings as altered", lambda: configuration(admin, topic), now)
     unknown = ConfigResource(ConfigResourceType.TOPIC, unique("nowhere"), {"retention.ms": "1"})
     [response] = await admin.alter_configs([unknown])
     expect("an unknown topic", [code for code, *_ in response.resources], [UnknownTopicOrPartitionError.errno])
@@ -62,8 +66,12 @@ async def change_settings(admin, topic):
 
 async def add_partitions(admin, topic):
     await admin.create_partitions({topic: NewPartitions(5)})
-    [described] = await admin.describe_topics([topic])
-    expect("partitions", sorted(p["partition"] for p in described["partitions"]), [0, 1, 2, 3, 4])
+
+    async def partitions():
+        [described] = await admin.describe_topics([topic])
+        return sorted(p["partition"] for p in described["partitions"])
+
+    await expect_soon_async("partitions", partitions, [0, 1, 2, 3, 4])
     try:
         await admin.create_partitions({topic: NewPartitions(2)})
         raise AssertionError("fewer partitions were accepted")
@@ -106,4 +114,4 @@ async def delete(admin, topic):
     expect("deleted", [tuple(t) for t in response.topic_error_codes], [(topic, 0)])
     response = await admin.delete_topics([topic])
     expect("deleting it again", [tuple(t) for t in response.topic_error_codes], [(topic, UnknownTopicOrPartitionError.errno)])
-    expect("listed", topic in await admin.list_topics(), False)
+    await expect_soon_async("listed", lambda: listed(admin, topic), False)
