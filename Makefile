@@ -40,9 +40,10 @@ test: setup
 test-long: setup
 	$(TESTS) --test it -- --ignored --nocapture --test-threads 1
 
-## test-clients: real clients and the stock Kafka tools against dist/casemate
+## test-clients: real clients, the stock Kafka tools, and programs in other languages against dist/casemate
 test-clients: build test-tools
 	tests/peers/clients dist/casemate
+	tests/peers/programs/run dist/casemate
 
 ## test-tools: the stock Kafka tools, the same commands against dist/casemate and a real Kafka, answer for answer
 test-tools: build
