@@ -47,7 +47,7 @@ const USAGE: &str = "driver COMMAND --bootstrap ADDR [--pid PID] [--label NAME] 
   [--warmup 10] [--seconds 20] …
 produce, e2e, consume   [--producers 1] [--batch BYTES] [--record 1024] [--rate BATCHES_PER_SECOND] [--in-flight 5]
 topics, ack, idle       [--count N] [--since UNIX_MS]
-group                   [--protocol classic|consumer] [--members 500] [--churn 10%] [--heartbeat-ms 3000] [--rounds 1]
+group                   [--protocol classic|consumer] [--members 500] [--churn 10%] [--churns 3] [--heartbeat-ms 3000] [--rounds 1]
 commits                 [--connections 32]
 transactions            [--producers 1] [--interval-ms 100] [--batches 2] [--batch 4096]
 members                 [--protocol classic|consumer] [--members 5000] [--groups 10] [--fill-mb 128]

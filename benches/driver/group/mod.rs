@@ -87,10 +87,18 @@ impl Plan {
     }
 
     fn phase_of(&self, index: usize, interval: Duration) -> Duration {
-        let stirred = (index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
-        interval.mul_f64(stirred as f64 / (1u64 << 24) as f64)
+        interval.mul_f64((stirred(index) >> 40) as f64 / (1u64 << 24) as f64)
     }
 }
+
+/// A number that looks like chance, another one for each index.
+fn stirred(index: usize) -> u64 {
+    let z = (index as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (z ^ (z >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9)
+}
+
+/// Between two changes: the least time between two assignments of a group (KIP-848) is over then.
+const PAUSE: Duration = Duration::from_secs(2);
 
 /// What one member works with.
 struct Seat {
@@ -104,7 +112,7 @@ struct Seat {
 impl Seat {
     /// As long as the one that a Java client makes.
     fn member_id(&self) -> String {
-        format!("{:022}", self.index)
+        format!("{:016x}-{:05}", stirred(self.index), self.index)
     }
 }
 
@@ -156,6 +164,15 @@ impl Crew {
         self.board.expect(self.members.len());
     }
 
+    /// All members leave; what is not gone after a while is left behind.
+    async fn disband(mut self) {
+        self.leave(self.members.len());
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+        while !self.board.is_deserted() && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// The members stop without a word, and their connections end.
     pub fn vanish(self) {
         self.members.into_values().for_each(|member| member.task.abort());
@@ -186,8 +203,8 @@ async fn live(mut seat: Seat) {
 /// What one life of a group came to.
 struct Life {
     formed: Settled,
-    shrunk: Settled,
-    grown: Settled,
+    shrunk: Vec<Settled>,
+    grown: Vec<Settled>,
     /// While nothing changed.
     steady: Spent,
     heartbeats: Latencies,
@@ -202,21 +219,24 @@ pub fn run(options: &Options) -> io::Result<()> {
     // A virtual machine is to have seen all of this before it is measured.
     for round in 0..options.number("rounds", 1) {
         let plan = Plan::new(options, &format!("{topic}-{}-warm-{round}", protocol.name()), &topic)?;
-        wire::on_this_thread(life(options, plan, Duration::from_secs(1)))?;
+        wire::on_this_thread(life(options, plan, Duration::from_secs(1), 1))?;
     }
     let steady = options.seconds("seconds", 20);
     let plan = Plan::new(options, &format!("{topic}-{}", protocol.name()), &topic)?;
     let heartbeat = plan.heartbeat.as_millis();
-    let life = wire::on_this_thread(life(options, plan, steady))?;
+    let life = wire::on_this_thread(life(options, plan, steady, options.number("churns", 3)))?;
     let mut line = measure::line(options.text("label", "?"), "group", members, partitions as u64);
     let delay = options.text("delay-ms", "?");
     line.text("case", &format!("{} {members} × {partitions}, delays {delay} and {heartbeat} ms", protocol.name()));
-    let cpu = |settled: &Settled| settled.spent.cpu_seconds;
-    for (name, settled) in [("form", &life.formed), ("leave", &life.shrunk), ("join", &life.grown)] {
-        line.put(&format!("{name}_s"), settled.took.as_secs_f64());
-        line.put(&format!("{name}_cpu_s"), cpu(settled));
+    let mut rebalance_cpu = 0.0;
+    for (name, settled) in [("form", &[life.formed][..]), ("leave", &life.shrunk), ("join", &life.grown)] {
+        let mean = |sum: f64| sum / settled.len() as f64;
+        let cpu = mean(settled.iter().map(|one| one.spent.cpu_seconds).sum());
+        line.put(&format!("{name}_s"), mean(settled.iter().map(|one| one.took.as_secs_f64()).sum()));
+        line.put(&format!("{name}_cpu_s"), cpu);
+        rebalance_cpu += cpu;
     }
-    line.put("rebalance_cpu_s", cpu(&life.formed) + cpu(&life.shrunk) + cpu(&life.grown));
+    line.put("rebalance_cpu_s", rebalance_cpu);
     line.put("steady_cpu_ms_per_s", life.steady.cpu_seconds * 1000.0 / steady.as_secs_f64());
     line.put("heartbeats_per_s", life.heartbeats.count() as f64 / steady.as_secs_f64());
     line.latencies(&life.heartbeats);
@@ -224,8 +244,9 @@ pub fn run(options: &Options) -> io::Result<()> {
     Ok(())
 }
 
-/// A group forms, stays as it is for `steady`, loses a share of its members, and gets as many new ones.
-async fn life(options: &Options, plan: Plan, steady: Duration) -> io::Result<Life> {
+/// A group forms, stays as it is for `steady`, and then, `churns` times, loses a share of its members and gets as many
+/// new ones.
+async fn life(options: &Options, plan: Plan, steady: Duration, churns: u64) -> io::Result<Life> {
     let members = options.number("members", 500) as usize;
     let churn = options.share_of(members, "churn", 10);
     let process = Process::of(options.number("pid", 0));
@@ -237,7 +258,7 @@ async fn life(options: &Options, plan: Plan, steady: Duration) -> io::Result<Lif
     crew.join(connections);
     let formed = crew.settle(process, began, before).await?;
 
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    tokio::time::sleep(PAUSE).await;
     let (changes, before) = (crew.board.changes(), process.now());
     crew.board.count_heartbeats(true);
     tokio::time::sleep(steady).await;
@@ -247,20 +268,19 @@ async fn life(options: &Options, plan: Plan, steady: Duration) -> io::Result<Lif
         return Err(io::Error::other("the group was not left in peace, but somebody's share changed"));
     }
 
-    let (before, began) = (process.now(), Instant::now());
-    crew.leave(churn);
-    let shrunk = crew.settle(process, began, before).await?;
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    let (mut shrunk, mut grown) = (vec![], vec![]);
+    for _ in 0..churns {
+        let (before, began) = (process.now(), Instant::now());
+        crew.leave(churn);
+        shrunk.push(crew.settle(process, began, before).await?);
+        tokio::time::sleep(PAUSE).await;
 
-    let connections = Connection::open_many(address, churn).await?;
-    let (before, began) = (process.now(), Instant::now());
-    crew.join(connections);
-    let grown = crew.settle(process, began, before).await?;
-
-    crew.leave(members);
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
-    while !crew.board.is_deserted() && tokio::time::Instant::now() < deadline {
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        let connections = Connection::open_many(address, churn).await?;
+        let (before, began) = (process.now(), Instant::now());
+        crew.join(connections);
+        grown.push(crew.settle(process, began, before).await?);
+        tokio::time::sleep(PAUSE).await;
     }
+    crew.disband().await;
     Ok(Life { formed, shrunk, grown, steady: spent_steadily, heartbeats })
 }
