@@ -7,78 +7,54 @@
 
 #![forbid(unsafe_code)]
 
-#[expect(dead_code, reason = "shared with the integration tests, which use all of it")]
 #[path = "../tests/it/batch.rs"]
 mod batch;
 #[expect(dead_code, reason = "shared with the integration tests, which use all of it")]
 #[path = "../tests/it/client.rs"]
 mod client;
+#[path = "driver/commits.rs"]
+mod commits;
+#[path = "driver/compaction/mod.rs"]
+mod compaction;
+#[path = "driver/group/mod.rs"]
+mod group;
+#[path = "driver/headers.rs"]
+mod headers;
 #[path = "driver/measure.rs"]
 mod measure;
+#[path = "driver/members.rs"]
+mod members;
+#[path = "driver/options.rs"]
+mod options;
 #[path = "driver/settle.rs"]
 mod settle;
 #[path = "driver/table.rs"]
 mod table;
+#[path = "driver/transactions.rs"]
+mod transactions;
+#[path = "driver/wire.rs"]
+mod wire;
 
 use batch::NO_PRODUCER;
 use client::{Client, fetch_request, frame, produce_request};
 use measure::{Latencies, Process, now_ms};
-use std::collections::BTreeMap;
+use options::{Options, Window};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-const USAGE: &str =
-    "driver produce|e2e|consume|topics|ack|idle|settle|table --bootstrap ADDR --topic NAME [--producers 1] [--partitions 1]
-  [--batch BYTES] [--record 1024] [--rate BATCHES_PER_SECOND] [--in-flight 5] [--warmup 10] [--seconds 20] [--pid PID]
-  [--label NAME] [--count N] [--since UNIX_MS] [--dir FOLDER]";
-
-/// Options of all commands, by name.
-struct Options(BTreeMap<String, String>);
-
-impl Options {
-    fn text(&self, name: &str, default: &str) -> String {
-        self.0.get(name).cloned().unwrap_or_else(|| default.into())
-    }
-
-    fn number(&self, name: &str, default: u64) -> u64 {
-        match self.0.get(name) {
-            None => default,
-            Some(text) => text.parse().unwrap_or_else(|_| panic!("--{name} is a number, not {text:?}")),
-        }
-    }
-
-    fn bootstrap(&self) -> SocketAddr {
-        self.text("bootstrap", "127.0.0.1:9092").parse().expect("--bootstrap is IP:PORT")
-    }
-
-    fn seconds(&self, name: &str, default: u64) -> Duration {
-        Duration::from_secs(self.number(name, default))
-    }
-}
-
-/// Which part of a run a moment belongs to.
-struct Window {
-    begin: Instant,
-    end: Instant,
-}
-
-impl Window {
-    fn new(options: &Options) -> Window {
-        let begin = Instant::now() + options.seconds("warmup", 10);
-        Window { begin, end: begin + options.seconds("seconds", 20) }
-    }
-
-    fn over(&self) -> bool {
-        Instant::now() >= self.end
-    }
-
-    fn counts(&self, at: Instant) -> bool {
-        at >= self.begin && at < self.end
-    }
-}
+const USAGE: &str = "driver COMMAND --bootstrap ADDR [--pid PID] [--label NAME] [--topic NAME] [--partitions N]
+  [--warmup 10] [--seconds 20] …
+produce, e2e, consume   [--producers 1] [--batch BYTES] [--record 1024] [--rate BATCHES_PER_SECOND] [--in-flight 5]
+topics, ack, idle       [--count N] [--since UNIX_MS]
+group                   [--protocol classic|consumer] [--members 500] [--churn 10%] [--heartbeat-ms 3000] [--rounds 1]
+commits                 [--connections 32]
+transactions            [--producers 1] [--interval-ms 100] [--batches 2] [--batch 4096]
+members                 [--protocol classic|consumer] [--members 5000] [--groups 10] [--fill-mb 128]
+compaction              [--rate-mb 50] [--keys 200000] [--policy compact] [--configs NAME=VALUE,…] [--admin ADDR]
+table FILE…";
 
 fn main() -> io::Result<()> {
     let mut arguments = std::env::args().skip(1).filter(|a| a != "--bench"); // cargo adds that one
@@ -87,8 +63,7 @@ fn main() -> io::Result<()> {
     if command == "table" {
         return table::print(&words);
     }
-    let pairs = words.chunks(2).filter(|c| c.len() == 2);
-    let options = Options(pairs.map(|c| (c[0].trim_start_matches("--").to_string(), c[1].clone())).collect());
+    let options = Options::parse(&words);
     match command.as_str() {
         "produce" => produce(&options),
         "e2e" => end_to_end(&options),
@@ -97,6 +72,11 @@ fn main() -> io::Result<()> {
         "ack" => first_ack(&options),
         "idle" => idle(&options),
         "settle" => quiet_disk(&options),
+        "group" => group::run(&options),
+        "commits" => commits::run(&options),
+        "transactions" => transactions::run(&options),
+        "members" => members::run(&options),
+        "compaction" => compaction::run(&options),
         _ => {
             eprintln!("{USAGE}");
             std::process::exit(2);
@@ -104,24 +84,29 @@ fn main() -> io::Result<()> {
     }
 }
 
+/// The topic that records are written to.
+fn data_topic(options: &Options, partitions: i32) -> io::Result<String> {
+    let configs = [("retention.ms", "-1"), ("max.message.bytes", "4194304")];
+    ready_topic(options, &options.text("topic", "bench"), partitions, &configs)
+}
+
 /// Makes a topic and waits for its leaders.
-fn ready_topic(options: &Options, partitions: i32) -> io::Result<String> {
-    let name = options.text("topic", "bench");
+fn ready_topic(options: &Options, name: &str, partitions: i32, configs: &[(&str, &str)]) -> io::Result<String> {
     let mut client = Client::connect(options.bootstrap())?;
-    match client.create_topic(&name, partitions, &[("retention.ms", "-1"), ("max.message.bytes", "4194304")])? {
+    match client.create_topic(name, partitions, configs)? {
         0 | 36 => {}
         code => return Err(io::Error::other(format!("cannot make the topic: error {code}"))),
     }
     let deadline = Instant::now() + Duration::from_secs(60);
     for partition in 0..partitions {
-        while client.list_offset(&name, partition, -1)?.0 != 0 {
+        while client.list_offset(name, partition, -1)?.0 != 0 {
             if Instant::now() > deadline {
                 return Err(io::Error::other("the topic has no leaders"));
             }
             std::thread::sleep(Duration::from_millis(20));
         }
     }
-    Ok(name)
+    Ok(name.into())
 }
 
 /// Records of `record` bytes that fill a batch of about `bytes`.
@@ -135,7 +120,7 @@ fn values(bytes: u64, record: u64, stamp: u64) -> Vec<Vec<u8>> {
 fn produce(options: &Options) -> io::Result<()> {
     let producers = options.number("producers", 1);
     let partitions = options.number("partitions", producers.min(32)) as i32;
-    let topic = ready_topic(options, partitions)?;
+    let topic = data_topic(options, partitions)?;
     let (batch_bytes, record) = (options.number("batch", 16 << 10), options.number("record", 1024));
     let values = values(batch_bytes, record, 0);
     let records = values.len() as u64;
@@ -165,7 +150,7 @@ fn produce(options: &Options) -> io::Result<()> {
         Ok((all, spent))
     })?;
     let mut line = measure::line(options.text("label", "?"), "produce", options.number("producers", 1), batch_bytes);
-    line.rate(latencies.count() * bytes, latencies.count() * records, window.end - window.begin);
+    line.rate(latencies.count() * bytes, latencies.count() * records, window.length());
     line.latencies(&latencies);
     line.spent(&spent, latencies.count() * bytes);
     line.print();
@@ -248,7 +233,7 @@ fn open_loop(address: SocketAddr, request: &[u8], rate: f64, window: &Window) ->
 
 /// A producer at a fixed rate and a consumer that waits for each record: from when a record was due to when it was read.
 fn end_to_end(options: &Options) -> io::Result<()> {
-    let topic = ready_topic(options, 1)?;
+    let topic = data_topic(options, 1)?;
     let (rate, batch_bytes) = (options.number("rate", 200), options.number("batch", 16 << 10));
     let window = Window::new(options);
     let process = Process::of(options.number("pid", 0));
@@ -285,7 +270,7 @@ fn end_to_end(options: &Options) -> io::Result<()> {
         Ok((consumer.join().expect("the consumer does not panic")?, spent))
     })?;
     let mut line = measure::line(options.text("label", "?"), "e2e", rate, batch_bytes);
-    line.rate(latencies.count() * batch_bytes, latencies.count(), window.end - window.begin);
+    line.rate(latencies.count() * batch_bytes, latencies.count(), window.length());
     line.latencies(&latencies);
     line.spent(&spent, latencies.count() * batch_bytes);
     line.print();
@@ -339,7 +324,7 @@ fn consume(options: &Options) -> io::Result<()> {
             let data = response.responses.into_iter().flat_map(|t| t.partitions).next();
             let records = data.and_then(|d| d.records).unwrap_or_default();
             bytes += records.len() as u64;
-            match last_offset(&records) {
+            match headers::each(&records).last().map(|header| header.last_offset) {
                 Some(last) => next = last + 1,
                 None => return Ok(bytes),
             }
@@ -355,22 +340,6 @@ fn consume(options: &Options) -> io::Result<()> {
     line.spent(&spent, bytes);
     line.print();
     Ok(())
-}
-
-/// The last offset of the whole batches in a fetch answer, from their headers alone.
-fn last_offset(mut records: &[u8]) -> Option<i64> {
-    let mut last = None;
-    while let Some(header) = records.first_chunk::<27>() {
-        let base = header.first_chunk().map(|b| i64::from_be_bytes(*b))?;
-        let word = |at: usize| Some(i32::from_be_bytes(header.get(at..at + 4)?.try_into().ok()?));
-        let length = 12 + word(8)? as usize;
-        if records.len() < length {
-            break;
-        }
-        last = Some(base + i64::from(word(23)?));
-        records = &records[length..];
-    }
-    last
 }
 
 /// Makes topics until there are `--count` partitions, 100 in each.

@@ -1,6 +1,9 @@
 //! Numbers of a run: latencies, what the broker's process spent, and the line of JSON that holds them.
 
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Clock ticks of /proc/PID/stat; the same on every Linux that this runs on.
@@ -26,6 +29,18 @@ impl Latencies {
     pub fn count(&self) -> u64 {
         self.0.len() as u64
     }
+
+    /// In milliseconds; the share is between 0 and 1.
+    pub fn percentile(&self, share: f64) -> f64 {
+        let mut sorted = self.0.clone();
+        sorted.sort_unstable();
+        percentile_of(&sorted, share)
+    }
+}
+
+fn percentile_of(sorted: &[u32], share: f64) -> f64 {
+    let at = ((sorted.len() as f64 * share) as usize).min(sorted.len().saturating_sub(1));
+    sorted.get(at).map_or(f64::NAN, |us| f64::from(*us) / 1000.0)
 }
 
 /// A process that is watched through /proc, or none.
@@ -82,6 +97,17 @@ impl Process {
     }
 }
 
+/// What Casemate's admin listener has under /metrics, by name; of those with labels the last one stands.
+pub fn scrape(admin: SocketAddr) -> io::Result<BTreeMap<String, f64>> {
+    let mut socket = TcpStream::connect(admin)?;
+    socket.set_read_timeout(Some(Duration::from_secs(10)))?;
+    write!(socket, "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer)?;
+    let lines = answer.lines().filter_map(|line| line.rsplit_once(' '));
+    Ok(lines.filter_map(|(name, value)| Some((name.split('{').next()?.to_string(), value.parse().ok()?))).collect())
+}
+
 /// One measurement.
 pub struct Line(Map<String, Value>);
 
@@ -92,7 +118,11 @@ pub fn line(label: String, what: &str, clients: u64, batch_bytes: u64) -> Line {
 }
 
 impl Line {
-    fn put(&mut self, name: &str, value: f64) {
+    pub fn text(&mut self, name: &str, value: &str) {
+        self.0.insert(name.into(), json!(value));
+    }
+
+    pub fn put(&mut self, name: &str, value: f64) {
         self.0.insert(name.into(), json!((value * 1000.0).round() / 1000.0));
     }
 
@@ -106,8 +136,7 @@ impl Line {
         let mut sorted = latencies.0.clone();
         sorted.sort_unstable();
         for (name, share) in [("p50_ms", 0.5), ("p99_ms", 0.99), ("p999_ms", 0.999)] {
-            let at = ((sorted.len() as f64 * share) as usize).min(sorted.len().saturating_sub(1));
-            self.put(name, sorted.get(at).map_or(f64::NAN, |us| f64::from(*us) / 1000.0));
+            self.put(name, percentile_of(&sorted, share));
         }
     }
 

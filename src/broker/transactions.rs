@@ -53,8 +53,8 @@ pub enum NotAdmitted {
 
 /// The way from a Produce request to the coordinator of its transaction.
 pub trait TransactionGate: Send + Sync {
-    /// One answer for each partition, in order. What was added must be durable before it is answered: a batch that is
-    /// appended afterwards would otherwise be in a transaction that nobody ends.
+    /// One answer for each partition, in order. What was added is in this node's ledger before it is answered, so that a
+    /// batch that is appended afterwards is never durable without it: nobody would end its transaction.
     fn admit<'a>(&'a self, ask: Admission<'a>) -> BoxFuture<'a, Vec<Result<(), NotAdmitted>>>;
 }
 

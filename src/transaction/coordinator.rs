@@ -186,7 +186,7 @@ impl Coordinator {
         call.effects
     }
 
-    /// Markers of an order are durable, or their topics are deleted. The last of them completes the transaction.
+    /// Markers of an order are written, or their topics are deleted. The last of them completes the transaction.
     /// What belongs to no order that is being carried out changes nothing.
     pub fn markers_written(
         &mut self,

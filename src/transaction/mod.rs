@@ -1,18 +1,19 @@
 //! The transaction coordinator of one partition of `__transaction_state`, as a pure state machine (KIP-98, KIP-360,
 //! KIP-890).
 //!
-//! Its one job: to decide. A request, the news that markers are durable, or the passing of time goes in; records to
+//! Its one job: to decide. A request, the news that markers are written, or the passing of time goes in; records to
 //! append, replies and orders for transaction markers come out ([`Effects`]). Records are Apache Kafka's
 //! (`TransactionLogKey` 0, `TransactionLogValue` 0 and 1), so that a tool that reads the topic finds what it expects.
 //!
 //! Invariants: no I/O, no clock and no randomness but what the caller hands in; no panic, whatever a peer sent or a
 //! record holds; no change of state on a refusal. A machine that has replayed the records written so far equals the
 //! machine that wrote them, but for what Kafka does not record either: the epoch before the last bump, requests that
-//! wait, and which markers of a prepared transaction are already durable. State changes at once and is never undone:
+//! wait, and which markers of a prepared transaction are already written. State changes at once and is never undone:
 //! a host that cannot append throws the machine away and loads it again.
 //!
-//! A prepared transaction is complete only when every one of its partitions has its marker durable, also after a
-//! recovery, when all of them are asked for again. It must never know how records are stored, nor a wire type of
+//! A prepared transaction is complete only when every one of its partitions has its marker, also after a recovery, when
+//! all of them are asked for again. A marker is written when it is durable, or when nothing that comes after it can be
+//! durable without it. It must never know how records are stored, nor a wire type of
 //! Kafka's protocol.
 
 mod add;
@@ -82,12 +83,13 @@ pub struct Write {
 
 /// An order for the markers of a prepared transaction, one for each of its partitions.
 ///
-/// The host writes them when the records that came with them are durable, and tells `markers_written`. It counts a
+/// The host writes them so that none is durable without the records that came with them, and tells `markers_written`
+/// when nothing that it appends afterwards can be durable without the markers. It counts a
 /// partition whose topic has been deleted as written, but never one that is only out of reach for now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Markers {
     pub transactional_id: Arc<str>,
-    /// The number to name this order by when its markers are durable.
+    /// The number to name this order by when its markers are written.
     pub order: u64,
     /// The id and epoch that the control batches carry: with transaction version 2 the epoch is already the next one.
     pub producer: Producer,
@@ -101,8 +103,8 @@ pub struct Markers {
 
 /// What a call wants done.
 ///
-/// The host appends the records as one batch, in their order; it sends the replies and writes the markers when
-/// everything that the machine has had appended so far is durable. The records of one call stay below
+/// The host appends the records as one batch, in their order, and then carries out the orders for markers; it sends the
+/// replies when everything that the machine has had appended so far is durable. The records of one call stay below
 /// [`Options::batch_bytes_max`].
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Effects {

@@ -104,7 +104,7 @@ pub(super) struct Transaction {
     pub last_epoch: Option<i16>,
     pub timeout_ms: i32,
     pub state: State,
-    /// While prepared: those whose markers are not known to be durable.
+    /// While prepared: those whose markers are not known to be written.
     pub partitions: Partitions,
     /// When the first partition was added, in milliseconds of the Unix epoch; −1 before.
     pub start_ms: i64,
@@ -186,7 +186,7 @@ impl Transaction {
         }
     }
 
-    /// All markers are durable.
+    /// All markers are written.
     pub fn complete(&mut self, now: Now) {
         let producer = self.producer_when_complete();
         let state = if self.state == State::PrepareCommit { State::CompleteCommit } else { State::CompleteAbort };

@@ -123,7 +123,7 @@ impl Broker {
         let log = self.coordinator_log(CoordinatorKind::Group);
         let stepped = shard.step(&log, step);
         self.coordinators.deadline(match &stepped {
-            Ok((_, _, deadline)) => *deadline,
+            Ok((_, deadline)) => *deadline,
             // To be loaded again.
             Err(CoordinatorError::NotAvailable) => Some(Duration::ZERO),
             Err(_) => None,

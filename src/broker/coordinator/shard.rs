@@ -19,7 +19,7 @@ use super::CoordinatorError;
 /// A pure machine as a shard sees it.
 pub(super) trait Machine: Send + Sized + 'static {
     type Reply: Send + 'static;
-    /// What the machine wants done once its records are durable.
+    /// What the machine wants done once its records are stored.
     type Order: Send + 'static;
 
     /// A record of the log; `from` is the producer of a transactional batch.
@@ -42,12 +42,22 @@ pub(super) struct Work<M: Machine> {
 }
 
 /// Waits until everything is durable that a shard had appended at some moment.
-pub(super) type Durable = Option<oneshot::Receiver<()>>;
+type Durable = Option<oneshot::Receiver<()>>;
 
 /// A reply, and what it rests on.
 pub(super) struct Answer<R> {
     pub reply: R,
-    pub durable: Durable,
+    durable: Durable,
+}
+
+impl<R> Answer<R> {
+    /// The reply, once all that it rests on is durable.
+    pub async fn durable(self) -> Result<R, CoordinatorError> {
+        if let Some(durable) = self.durable {
+            durable.await.map_err(|_| CoordinatorError::NotAvailable)?;
+        }
+        Ok(self.reply)
+    }
 }
 
 enum Phase<M> {
@@ -84,14 +94,15 @@ pub(super) struct Expected<'a, M: Machine> {
 }
 
 impl<M: Machine> Expected<'_, M> {
-    /// The reply, once all that it rests on is durable.
-    pub async fn reply(mut self) -> Result<M::Reply, CoordinatorError> {
+    /// The reply as soon as the machine has given it.
+    pub async fn answer(mut self) -> Result<Answer<M::Reply>, CoordinatorError> {
         // The shard was closed, or its machine thrown away.
-        let answer = (&mut self.answer).await.map_err(|_| CoordinatorError::NotCoordinator)?;
-        if let Some(durable) = answer.durable {
-            durable.await.map_err(|_| CoordinatorError::NotAvailable)?;
-        }
-        Ok(answer.reply)
+        (&mut self.answer).await.map_err(|_| CoordinatorError::NotCoordinator)
+    }
+
+    /// The reply, once all that it rests on is durable.
+    pub async fn reply(self) -> Result<M::Reply, CoordinatorError> {
+        self.answer().await?.durable().await
     }
 }
 
@@ -169,14 +180,13 @@ impl<M: Machine> Shard<M> {
         Expected { shard: self, token, answer }
     }
 
-    /// Lets the machine take one step, stores what it writes and sends what it answers. Answers its orders with what
-    /// they have to wait for, and its next deadline.
-    #[expect(clippy::type_complexity, reason = "a pair for the two callers beside")]
+    /// Lets the machine take one step, stores what it writes and sends what it answers. Answers its orders, which rest
+    /// on what was stored, and its next deadline.
     pub fn step(
         &self,
         log: &Log<'_>,
         step: impl FnOnce(&mut M) -> Work<M>,
-    ) -> Result<(Vec<M::Order>, Durable, Option<Duration>), CoordinatorError> {
+    ) -> Result<(Vec<M::Order>, Option<Duration>), CoordinatorError> {
         let mut state = self.state();
         let machine = match &mut *state {
             Phase::Active(machine) => machine,
@@ -199,8 +209,7 @@ impl<M: Machine> Shard<M> {
             }
         }
         drop(waiting);
-        let durable = if work.orders.is_empty() { None } else { self.partition.all_durable() };
-        Ok((work.orders, durable, deadline))
+        Ok((work.orders, deadline))
     }
 
     fn append(&self, log: &Log<'_>, work: &Work<M>) -> Result<(), StoreError> {

@@ -18,9 +18,11 @@ use crate::transaction::{
 };
 
 use super::load::Loadable;
-use super::shard::{Durable, Machine, Shard, Work};
+use super::shard::{Answer, Machine, Shard, Work};
 use super::{CoordinatorError, CoordinatorKind, OFFSETS_TOPIC, moment, partition_of};
 
+/// Markers of a transaction that are written by whoever ends it; those of one with more partitions by a task.
+const MARKERS_AT_ONCE: usize = 64;
 /// Pause before a marker that could not be written is tried again.
 const MARKER_AGAIN: Duration = Duration::from_millis(100);
 /// Producer ids kept at hand; one request takes at most two.
@@ -100,10 +102,14 @@ impl Broker {
         transactional_id: &str,
         request: Request,
     ) -> Result<Reply, CoordinatorError> {
+        self.ask_transaction_shard(&self.transaction_shard(transactional_id)?, request).await?.durable().await
+    }
+
+    fn transaction_shard(&self, transactional_id: &str) -> Result<TransactionShard, CoordinatorError> {
         let partitions = self.topic(CoordinatorKind::Transaction.topic()).map_or(0, |topic| topic.partitions.len());
         let index = i32::try_from(partition_of(transactional_id, partitions)).unwrap_or(i32::MAX);
         let shard = self.coordinators.transactions().get(&index).cloned();
-        self.ask_transaction_shard(&shard.ok_or(CoordinatorError::NotCoordinator)?, request).await
+        shard.ok_or(CoordinatorError::NotCoordinator)
     }
 
     /// The transactions of all coordinators on this node.
@@ -111,7 +117,8 @@ impl Broker {
         let mut all = Listing::default();
         let shards: Vec<_> = self.coordinators.transactions().values().cloned().collect();
         for shard in shards {
-            match self.ask_transaction_shard(&shard, Request::ListTransactions(filter.clone())).await? {
+            let answer = self.ask_transaction_shard(&shard, Request::ListTransactions(filter.clone())).await?;
+            match answer.durable().await? {
                 Reply::ListTransactions(listing) => {
                     all.unknown_states = listing.unknown_states;
                     all.transactions.extend(listing.transactions);
@@ -127,7 +134,7 @@ impl Broker {
         self: &Arc<Self>,
         shard: &TransactionShard,
         request: Request,
-    ) -> Result<Reply, CoordinatorError> {
+    ) -> Result<Answer<Reply>, CoordinatorError> {
         self.coordinator_room().await?;
         self.prepare_producer_ids().await?;
         let expected = shard.expect();
@@ -136,7 +143,21 @@ impl Broker {
         self.step_transaction(shard, |machine| {
             work(machine.0.on_request(token, request, now, &mut || self.prepared_producer_id()))
         })?;
-        expected.reply().await
+        expected.answer().await
+    }
+
+    /// Asks for a batch that is about to be appended: what is granted need only be appended. The batch comes after it in
+    /// the same ledger, and is not durable without it. A refusal is durable, for nothing comes after it.
+    async fn ask_for_batch(
+        self: &Arc<Self>,
+        transactional_id: &str,
+        request: Request,
+    ) -> Result<Reply, CoordinatorError> {
+        let answer = self.ask_transaction_shard(&self.transaction_shard(transactional_id)?, request).await?;
+        match &answer.reply {
+            Reply::AddPartitions(Ok(())) | Reply::VerifyPartitions(Ok(_)) => Ok(answer.reply),
+            _ => answer.durable().await,
+        }
     }
 
     fn step_transaction(
@@ -146,11 +167,9 @@ impl Broker {
     ) -> Result<(), CoordinatorError> {
         let log = self.coordinator_log(CoordinatorKind::Transaction);
         match shard.step(&log, step) {
-            Ok((orders, durable, deadline)) => {
+            Ok((orders, deadline)) => {
                 self.coordinators.deadline(deadline);
-                if !orders.is_empty() {
-                    tokio::spawn(carry_out(self.clone(), shard.clone(), orders, durable));
-                }
+                orders.into_iter().for_each(|order| self.carry_out(shard, order));
                 Ok(())
             }
             Err(error) => {
@@ -226,13 +245,46 @@ impl Broker {
         }
     }
 
-    /// Writes one marker and waits until it is durable. `Ok(false)`: try again later.
-    async fn write_marker(&self, order: &Markers, (topic, index): &TopicPartition) -> bool {
+    /// Writes the markers of a prepared transaction, at once where nothing has to be waited for.
+    ///
+    /// The decision need not be durable before: it lies before its markers in the same ledger, so that none of them can
+    /// be durable without it. For the same reason the transaction is complete as soon as all of them are appended.
+    fn carry_out(self: &Arc<Self>, shard: &TransactionShard, order: Markers) {
+        let here = if order.partitions.len() <= MARKERS_AT_ONCE { order.partitions.as_slice() } else { &[] };
+        let is_written = |partition: &&TopicPartition| self.append_marker_of(&order, partition).is_written();
+        let done: Vec<_> = here.iter().filter(is_written).cloned().collect();
+        let open: Vec<_> = order.partitions.iter().filter(|partition| !done.contains(partition)).cloned().collect();
+        if self.tell_written(shard, &order, &done).is_ok() && !open.is_empty() {
+            tokio::spawn(write_markers(self.clone(), shard.clone(), order, open));
+        }
+    }
+
+    fn tell_written(
+        self: &Arc<Self>,
+        shard: &TransactionShard,
+        order: &Markers,
+        done: &[TopicPartition],
+    ) -> Result<(), CoordinatorError> {
+        if done.is_empty() {
+            return Ok(());
+        }
+        let now = moment(self).into();
+        self.step_transaction(shard, |machine| {
+            work(machine.0.markers_written(&order.transactional_id, order.order, done, now))
+        })
+    }
+
+    fn append_marker_of(&self, order: &Markers, (topic, index): &TopicPartition) -> Marker {
         let Some(found) = self.topic(topic).filter(|t| usize::try_from(*index).is_ok_and(|i| i < t.partitions.len()))
         else {
-            return true; // deleted: nothing of the transaction is left there
+            return Marker::Written; // deleted: nothing of the transaction is left there
         };
-        let Some(partition) = self.registry.get(PartitionId { topic: found.id, index: *index }) else { return false };
+        let Some(partition) = self.registry.get(PartitionId { topic: found.id, index: *index }) else {
+            return Marker::Later;
+        };
+        if partition.needs_producer_state() {
+            return Marker::NeedsState(partition);
+        }
         let end = TransactionEnd {
             producer: ProducerId(order.producer.id),
             epoch: order.producer.epoch,
@@ -240,53 +292,58 @@ impl Broker {
             commit: order.commit,
             version2: order.version >= TransactionVersion::V2,
         };
-        if self.load_producer_state(&partition).await.is_err() {
-            return false;
-        }
         match self.end_on_partition(&partition, end) {
-            Ok(Ok(appended)) => appended.durable().await.is_ok(),
+            Ok(Ok(_)) => Marker::Written,
             // A newer coordinator or a newer producer has ended it.
             Ok(Err(AppendError::Producer(error))) => {
                 tracing::info!(topic = &**topic, index, %error, "a transaction marker is not needed any more");
-                true
+                Marker::Written
             }
             Ok(Err(AppendError::Ledger(LedgerError::Full))) => {
                 self.registry.upload_due.notify_one();
-                false
+                Marker::Later
             }
-            Ok(Err(_)) | Err(_) => false,
+            Ok(Err(_)) | Err(_) => Marker::Later,
         }
     }
+
+    /// Writes one marker, and fetches before what has to be known for it. False: try again later.
+    async fn write_marker(&self, order: &Markers, partition: &TopicPartition) -> bool {
+        let mut marker = self.append_marker_of(order, partition);
+        if let Marker::NeedsState(partition_here) = &marker
+            && self.load_producer_state(partition_here).await.is_ok()
+        {
+            marker = self.append_marker_of(order, partition);
+        }
+        marker.is_written()
+    }
 }
 
-/// Writes the markers of each order, as long as it takes, and tells the machine.
-async fn carry_out(broker: Arc<Broker>, shard: TransactionShard, orders: Vec<Markers>, durable: Durable) {
-    if let Some(durable) = durable
-        && durable.await.is_err()
-    {
-        return; // the node is going down; a later load orders them again
-    }
-    for order in orders {
-        tokio::spawn(write_markers(broker.clone(), shard.clone(), order));
+/// What became of a marker.
+enum Marker {
+    /// It is appended, or not needed.
+    Written,
+    Later,
+    /// The producers of the partition are not known yet.
+    NeedsState(Arc<Partition>),
+}
+
+impl Marker {
+    fn is_written(&self) -> bool {
+        matches!(self, Marker::Written)
     }
 }
 
-async fn write_markers(broker: Arc<Broker>, shard: TransactionShard, order: Markers) {
-    let mut left = order.partitions.clone();
+/// Writes the markers that are left of an order, as long as it takes, and tells the machine.
+async fn write_markers(broker: Arc<Broker>, shard: TransactionShard, order: Markers, mut left: Vec<TopicPartition>) {
     loop {
         let written = join_all(left.iter().map(|partition| broker.write_marker(&order, partition))).await;
         let (mut done, mut open) = (Vec::new(), Vec::new());
         for (partition, written) in left.into_iter().zip(written) {
             if written { done.push(partition) } else { open.push(partition) }
         }
-        if !done.is_empty() {
-            let now = moment(&broker).into();
-            let told = broker.step_transaction(&shard, |machine| {
-                work(machine.0.markers_written(&order.transactional_id, order.order, &done, now))
-            });
-            if told.is_err() {
-                return; // the machine that comes next orders them again
-            }
+        if broker.tell_written(&shard, &order, &done).is_err() {
+            return; // the machine that comes next orders them again
         }
         left = open;
         if left.is_empty() {
@@ -322,7 +379,7 @@ impl TransactionGate for Gate {
                 Request::VerifyPartitions { transactional_id, producer, partitions }
             };
             // The permit was shown to whoever asks this question for a batch.
-            match broker.ask_transaction(ask.transactional_id, request).await {
+            match broker.ask_for_batch(ask.transactional_id, request).await {
                 Ok(Reply::AddPartitions(answer)) => all(answer.map_err(not_admitted)),
                 Ok(Reply::VerifyPartitions(Ok(answers))) => ask
                     .partitions

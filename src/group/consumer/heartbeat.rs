@@ -52,6 +52,10 @@ impl Coordinator {
         let request = self.with_member_id(request);
         let scene = Scene { group: &request.group, options: &self.options, now: call.now, topics: call.topics };
         let Some(Group::Consumer(group)) = self.groups.get_mut(&id) else { return Err(not_found(&request.group)) };
+        if let Some(reply) = group.quiet_heartbeat(&scene, &request) {
+            self.arm(&id, &request.member);
+            return Ok(reply);
+        }
         let (plan, after, reply) = group.plan_heartbeat(&scene, &request)?;
         let moves = plan.moves;
         group.carry_out(&scene, call, plan)?;
@@ -232,6 +236,51 @@ impl ConsumerGroup {
             assignment: tells_all.then(|| to_lists(&after.assigned.partitions())),
         };
         Ok((plan, after, reply))
+    }
+
+    /// The answer to a heartbeat that says nothing new, of a member that has arrived at its target: nothing is to be
+    /// planned, only its session begins anew. Nearly all heartbeats are of this kind; `None` for every other one.
+    fn quiet_heartbeat(&mut self, scene: &Scene<'_>, request: &ConsumerGroupHeartbeat) -> Option<Reply> {
+        let member = self.member(&request.member)?;
+        let says_nothing = request.rebalance_timeout_ms == -1
+            && request.subscribed_topics.is_none()
+            && request.subscribed_regex.is_none()
+            && request.owned.is_none()
+            && request.rack.is_none()
+            && request.server_assignor.is_none()
+            && (request.instance.is_none() || request.instance == member.metadata.instance)
+            && request.client.id == member.metadata.client_id
+            && request.client.host == member.metadata.client_host
+            && !member.is_classic();
+        let has_arrived = request.member_epoch > JOIN_EPOCH
+            && request.member_epoch == member.epoch
+            && member.is_reconciled_to(self.assignment_epoch)
+            && self.assignment_epoch >= self.epoch;
+        let nothing_changed = !self.has_old_topics(scene) && self.counts.regexes.is_empty() && self.regexes.is_empty();
+        if !(says_nothing && has_arrived && nothing_changed) {
+            return None;
+        }
+        let reply = Reply {
+            member: Some(member.id.clone()),
+            member_epoch: member.epoch,
+            heartbeat_interval_ms: scene.options.consumer_heartbeat_interval_of(scene.group),
+            ..Reply::default()
+        };
+        #[cfg(test)]
+        self.assert_nothing_to_plan(scene, request, &reply);
+        let session = scene.after(scene.options.consumer_session_timeout_of(scene.group));
+        let deadlines = self.soft.deadlines.get_mut(&request.member)?;
+        (deadlines.session, deadlines.revocation) = (Some(session), None);
+        Some(reply)
+    }
+
+    /// The long way comes to the same.
+    #[cfg(test)]
+    fn assert_nothing_to_plan(&self, scene: &Scene<'_>, request: &ConsumerGroupHeartbeat, reply: &Reply) {
+        let (plan, after, planned) = self.plan_heartbeat(scene, request).expect("a quiet heartbeat is not refused");
+        assert_eq!(planned, *reply);
+        assert!(plan.records.is_empty() && !plan.moves && !plan.assigns && !plan.looks_at_topics);
+        assert_eq!(Some(&after), self.member(&request.member));
     }
 
     /// Deadlines begin anew, and expressions are resolved if that is due.
