@@ -19,6 +19,11 @@ use crate::env::{self, DIRECT_ALIGN};
 const SMALL_BYTES: usize = 128 * 1024;
 /// Largest read that uses the buffers again: a block of an object with its header.
 const LARGE_BYTES: usize = 1024 * 1024 + 4096;
+/// Whatever its alignment in the file, a largest read covers at most two pages more.
+const WHOLE_BYTES: usize = LARGE_BYTES + 2 * DIRECT_ALIGN;
+/// From this size on a read takes one of the buffers that are kept. A smaller one would hold a whole buffer in the cache, which
+/// counts only what is shown.
+const KEPT_BYTES: usize = LARGE_BYTES / 2;
 /// Buffers kept for later use.
 const KEPT_MAX: usize = 16;
 
@@ -42,6 +47,11 @@ impl Aligned {
         Aligned { memory, start }
     }
 
+    /// Whether it has room for a read of any size and alignment: only such buffers are kept.
+    fn is_whole(&self) -> bool {
+        self.memory.len() >= WHOLE_BYTES + DIRECT_ALIGN
+    }
+
     fn bytes(&mut self, length: usize) -> &mut [u8] {
         &mut self.memory[self.start..self.start + length]
     }
@@ -63,7 +73,7 @@ impl AsRef<[u8]> for Lent {
 impl Drop for Lent {
     fn drop(&mut self) {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        if free.len() < KEPT_MAX {
+        if free.len() < KEPT_MAX && self.buffer.is_whole() {
             free.push(std::mem::take(&mut self.buffer));
         }
     }
@@ -80,7 +90,7 @@ impl Buffers {
         }
         let skipped = (range.start % DIRECT_ALIGN as u64) as usize;
         let (first, needed) = (range.start - skipped as u64, skipped + length);
-        let mut lent = self.lend();
+        let mut lent = self.lend(needed.next_multiple_of(DIRECT_ALIGN));
         let (file, direct) = env::open_direct(path)?;
         let whole = lent.buffer.bytes(needed.next_multiple_of(DIRECT_ALIGN));
         let mut done = fill(&file, whole, first, needed);
@@ -94,10 +104,14 @@ impl Buffers {
         Ok(Bytes::from_owner(lent))
     }
 
-    fn lend(&self) -> Lent {
-        let kept = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        // Whatever its alignment in the file, a largest read covers at most two pages more.
-        let buffer = kept.unwrap_or_else(|| Aligned::new(LARGE_BYTES + 2 * DIRECT_ALIGN));
+    fn lend(&self, bytes: usize) -> Lent {
+        let buffer = match bytes {
+            KEPT_BYTES.. => {
+                let kept = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
+                kept.unwrap_or_else(|| Aligned::new(WHOLE_BYTES))
+            }
+            _ => Aligned::new(bytes),
+        };
         Lent { buffer, shown: 0..0, free: self.free.clone() }
     }
 }
@@ -146,7 +160,7 @@ mod tests {
     fn a_buffer_is_used_again_only_when_nothing_points_into_it() {
         let (_dir, path, bytes) = file();
         let buffers = Buffers::default();
-        let first = buffers.read(&path, 10..10 + SMALL_BYTES as u64).unwrap();
+        let first = buffers.read(&path, 10..10 + KEPT_BYTES as u64).unwrap();
         let slice = first.slice(10..20);
         let place = first.as_ptr();
         drop(first);
@@ -154,8 +168,17 @@ mod tests {
         assert_ne!(second.as_ptr(), place);
         assert_eq!(slice[..], bytes[20..30]);
         drop(slice);
-        let third = buffers.read(&path, 10..11 + SMALL_BYTES as u64).unwrap();
-        assert_eq!((third.as_ptr(), third.len()), (place, SMALL_BYTES + 1));
+        let third = buffers.read(&path, 10..11 + KEPT_BYTES as u64).unwrap();
+        assert_eq!((third.as_ptr(), third.len()), (place, KEPT_BYTES + 1));
+    }
+
+    #[test]
+    fn what_is_shown_holds_at_most_twice_its_size() {
+        let buffers = Buffers::default();
+        for length in [SMALL_BYTES, KEPT_BYTES - 4 * DIRECT_ALIGN, KEPT_BYTES, LARGE_BYTES] {
+            let held = buffers.lend(length).buffer.memory.len();
+            assert!((length..=2 * length + 4 * DIRECT_ALIGN).contains(&held), "{held} bytes for {length}");
+        }
     }
 
     #[test]
@@ -163,7 +186,7 @@ mod tests {
         let (_dir, path, _) = file();
         let buffers = Buffers::default();
         let kept = || buffers.free.lock().unwrap().len();
-        let many: Vec<_> = (0..2 * KEPT_MAX).map(|_| buffers.read(&path, 0..SMALL_BYTES as u64).unwrap()).collect();
+        let many: Vec<_> = (0..2 * KEPT_MAX).map(|_| buffers.read(&path, 0..KEPT_BYTES as u64).unwrap()).collect();
         drop(many);
         assert_eq!(kept(), KEPT_MAX);
         let beyond = FILE_BYTES as u64 + 4096;

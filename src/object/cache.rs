@@ -144,6 +144,9 @@ impl PartCache {
             if let Some(to) = from.checked_add(block.length as usize).filter(|to| *to <= head.len())
                 && let Ok(payload) = checked_payload(&head.slice(from..to), run.object, partition, block)
             {
+                // A small part of what was fetched would keep all of it, and the cache counts only the part.
+                let small = payload.len() < head.len() / 2;
+                let payload = if small { Bytes::copy_from_slice(&payload) } else { payload };
                 self.blocks.insert((run.object, block.position), payload);
             }
         }

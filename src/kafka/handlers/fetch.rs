@@ -278,18 +278,56 @@ impl Work {
             nothing_yet &= bytes == 0;
             left = left.saturating_sub(bytes);
         }
-        let share = left / stored.len().max(1);
-        let reads = stored.iter().enumerate().map(|(turn, at)| {
-            let first = nothing_yet && turn == 0;
-            self.read_stored(&targets[*at], if first { left } else { share }, first, !nothing_yet)
-        });
-        for (at, read) in stored.iter().zip(join_all(reads).await) {
-            all[*at] = read;
-        }
+        self.read_by_turns(targets, &stored, left, nothing_yet, &mut all).await;
         for (target, partition) in targets.iter().zip(&mut all) {
             partition.index = target.key.index;
         }
         all
+    }
+
+    /// Reads partitions whose next batches only object storage has: side by side as many as may all answer what they are
+    /// asked for, then the next ones with what is left. A share for each would be too small for a batch where there are many:
+    /// blocks would be fetched and nothing of them answered.
+    async fn read_by_turns(
+        &self,
+        targets: &[Target],
+        stored: &[usize],
+        mut left: usize,
+        mut nothing_yet: bool,
+        all: &mut [FetchedPartition],
+    ) {
+        let began = Instant::now();
+        let mut waiting = stored;
+        while !waiting.is_empty() {
+            let wanted = waiting.iter().map(|at| usize::try_from(targets[*at].wanted.max_bytes).unwrap_or(0));
+            let (turn, later) = waiting.split_at(fitting(wanted, left));
+            let reads = turn.iter().enumerate().map(|(n, at)| {
+                let first = nothing_yet && n == 0;
+                self.read_stored(&targets[*at], left, first, !nothing_yet)
+            });
+            let (mut bytes, mut refused) = (0, false);
+            for (at, read) in turn.iter().zip(join_all(reads).await) {
+                bytes += read.records_bytes();
+                refused |= read.error_code != 0;
+                all[*at] = read;
+            }
+            left = left.saturating_sub(bytes);
+            nothing_yet &= bytes == 0;
+            waiting = later;
+            // Nothing came although it was there: what is left is too little for a batch, or the store is slow.
+            let no_use = bytes == 0 && !refused;
+            if !nothing_yet && (left == 0 || no_use || began.elapsed() >= PATIENCE) {
+                break;
+            }
+        }
+        for at in waiting {
+            let Ok((permit, partition)) = &targets[*at].found else { continue };
+            all[*at] = match self.bounds.isolation {
+                // Its transactions may lie in object storage, too.
+                Isolation::ReadCommitted if partition.needs_producer_state() => nothing_yet_of(partition),
+                _ => self.read_one(permit, partition, &targets[*at].wanted, 0, false).await,
+            };
+        }
     }
 
     /// Reads a partition whose next batch only object storage has. With `hurry` others have data already: what does
@@ -307,7 +345,7 @@ impl Work {
                 let isolation = self.bounds.isolation;
                 self.broker.clone().fetch_ahead(partition.clone(), target.wanted.offset, isolation);
                 if isolation == Isolation::ReadCommitted && partition.needs_producer_state() {
-                    return nothing_yet(partition);
+                    return nothing_yet_of(partition);
                 }
                 self.read_one(permit, partition, &target.wanted, 0, false).await
             }
@@ -382,8 +420,18 @@ impl Work {
     }
 }
 
+/// How many of these, from the first on, may all be answered in full within `left` bytes; at least one.
+fn fitting(wanted: impl Iterator<Item = usize>, left: usize) -> usize {
+    let mut sum = 0usize;
+    let fits = wanted.take_while(|bytes| {
+        sum = sum.saturating_add(*bytes);
+        sum <= left
+    });
+    fits.count().max(1)
+}
+
 /// The answer for a partition whose transactions are not known yet.
-fn nothing_yet(partition: &Partition) -> FetchedPartition {
+fn nothing_yet_of(partition: &Partition) -> FetchedPartition {
     let at = partition.positions();
     FetchedPartition {
         high_watermark: at.high_watermark,
@@ -410,5 +458,18 @@ fn add(response: &mut FetchResponse, key: &Key, partition: FetchedPartition) {
     match response.topics.last_mut() {
         Some(topic) if topic.name == key.name && topic.id == key.id => topic.partitions.push(partition),
         _ => response.topics.push(FetchedTopic { name: key.name.clone(), id: key.id, partitions: vec![partition] }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fitting;
+
+    #[test]
+    fn a_turn_has_those_that_may_all_answer_in_full() {
+        let of = |wanted: &[usize], left| fitting(wanted.iter().copied(), left);
+        assert_eq!(of(&[1 << 20; 100], 55 << 20), 55);
+        assert_eq!(of(&[10, 20, 30], 30), 2);
+        assert_eq!(of(&[50, 1], 30), 1, "one at least");
     }
 }
