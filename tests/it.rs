@@ -7,6 +7,7 @@
 
 mod it {
     mod admin;
+    mod answers;
     mod batch;
     mod client;
     mod compaction;
