@@ -11,6 +11,7 @@ mod it {
     mod batch;
     mod client;
     mod compaction;
+    mod crowd;
     mod full_disk;
     mod harness;
     mod hostile;
