@@ -110,7 +110,7 @@ impl World {
         let mut shown = match self.call(version, request) {
             Ok(answer) => render::line(&answer),
             Err(_) if began.elapsed() < super::super::client::TIMEOUT => "the connection is closed".to_string(),
-            Err(e) => panic!("{}: no answer to API {} v{version}: {e}\n{request:?}", self.area, R::KEY),
+            Err(e) => panic!("{}: no answer to API {} v{version}: {e}", self.area, R::KEY),
         };
         if !self.watched.is_empty() && shown.contains("error_code=0") {
             std::thread::sleep(self.settle);
