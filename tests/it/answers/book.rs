@@ -98,9 +98,12 @@ impl Book {
                 *used |= expected.contains(&difference.kafka);
                 expected = expected.replace(&difference.kafka, &difference.here);
             }
-            if expected != own.lines.join("\n") {
-                let (expected, own) = (expected.replace('\n', "\n    "), own.lines.join("\n    "));
-                wrong.push(format!("{}\n  expected\n    {expected}\n  answered\n    {own}", theirs.name));
+            let expected: Vec<&str> = expected.lines().collect();
+            if expected != own.lines {
+                let missing =
+                    expected.iter().filter(|l| !own.lines.iter().any(|o| o == *l)).map(|l| format!("\n  - {l}"));
+                let new = own.lines.iter().filter(|l| !expected.contains(&l.as_str())).map(|l| format!("\n  + {l}"));
+                wrong.push(format!("{}{}", theirs.name, missing.chain(new).collect::<String>()));
             }
         }
         let known = |name: &str| kafka.cases.iter().any(|c| c.name == name);

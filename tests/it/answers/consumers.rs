@@ -10,7 +10,7 @@ use uuid::Uuid;
 const ALL: [&str; 5] = [NO_GROUP, EMPTY, STABLE, CONSUMER, STATIC_CONSUMER];
 
 pub fn run() {
-    let mut world = World::new("consumers");
+    let mut world = World::new("consumers").coordinated();
     let topic_name = world.topic("topic", 2, &[]);
     heartbeats_by_anybody(&mut world, &topic_name);
     fields(&mut world, &topic_name);

@@ -9,7 +9,7 @@ use kafka_protocol::messages::*;
 const ALL: [&str; 7] = [NO_GROUP, EMPTY, WAITING, STABLE, STATIC, CONSUMER, STATIC_CONSUMER];
 
 pub fn run() {
-    let mut world = World::new("offsets");
+    let mut world = World::new("offsets").coordinated();
     let topic_name = world.topic("topic", 2, &[]);
     commits_by_anybody(&mut world, &topic_name);
     commits_of_anything(&mut world, &topic_name);

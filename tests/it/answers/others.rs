@@ -1,10 +1,8 @@
-//! The rest: coordinators, features, brokers, clients' metrics, SCRAM, the quorum, log folders, the handshake.
+//! The rest: coordinators, features, brokers, SCRAM, the quorum, log folders, the handshake.
 
 use super::super::client::{text, topic};
 use super::world::World;
-use bytes::Bytes;
 use kafka_protocol::messages::*;
-use uuid::Uuid;
 
 pub fn run() {
     let mut world = World::new("others").settling();
@@ -12,7 +10,6 @@ pub fn run() {
     handshakes(&mut world);
     cluster(&mut world);
     features(&mut world);
-    telemetry(&mut world);
     users(&mut world);
     world.finish();
 }
@@ -124,35 +121,6 @@ fn features(world: &mut World) {
         let update = update.with_max_version_level(1);
         UpdateFeaturesRequest::default().with_timeout_ms(10_000).with_feature_updates(vec![update.clone(), update])
     });
-}
-
-fn telemetry(world: &mut World) {
-    let id = Uuid::from_bytes([9; 16]);
-    for (words, id) in [("no id", Uuid::nil()), ("an id of its own", id), ("the reserved id", Uuid::from_u128(1))] {
-        world.ask(&format!("GetTelemetrySubscriptions: {words}"), |_, _| {
-            GetTelemetrySubscriptionsRequest::default().with_client_instance_id(id)
-        });
-    }
-    for (words, id, subscription, compression, terminating, metrics) in [
-        ("no id", Uuid::nil(), 0, 0, false, &b""[..]),
-        ("the reserved id", Uuid::from_u128(1), 0, 0, false, &b""[..]),
-        ("an id that never asked", Uuid::from_bytes([8; 16]), 0, 0, false, &b""[..]),
-        ("a subscription that is not its own", id, 77, 0, false, &b""[..]),
-        ("an unknown codec", id, 0, 9, false, &b""[..]),
-        ("a negative codec", id, 0, -1, false, &b""[..]),
-        ("nonsense", id, 0, 0, false, &b"not metrics"[..]),
-        ("compressed nonsense", id, 0, 1, false, &b"not gzip"[..]),
-        ("a last word of nobody", Uuid::from_bytes([6; 16]), 0, 0, true, &b""[..]),
-    ] {
-        world.ask(&format!("PushTelemetry: {words}"), |_, _| {
-            PushTelemetryRequest::default()
-                .with_client_instance_id(id)
-                .with_subscription_id(subscription)
-                .with_compression_type(compression)
-                .with_terminating(terminating)
-                .with_metrics(Bytes::copy_from_slice(metrics))
-        });
-    }
 }
 
 fn users(world: &mut World) {

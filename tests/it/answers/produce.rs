@@ -8,7 +8,7 @@ use super::world::World;
 use kafka_protocol::messages::*;
 
 pub fn run() {
-    let mut world = World::new("produce");
+    let mut world = World::new("produce").coordinated();
     sequences(&mut world);
     requests(&mut world);
     batches(&mut world);
@@ -114,11 +114,6 @@ fn requests(world: &mut World) {
     }
     world.ask("Produce: no topics", |_, _| ProduceRequest::default().with_acks(-1).with_timeout_ms(1000));
     world.ask("Produce: no partitions", |w, version| at(w, version, &name, produce_request(&name, -1, vec![])));
-    world.ask("Produce: no records at all", |w, version| {
-        let mut request = produce_request(&name, -1, vec![(0, vec![])]);
-        request.topic_data[0].partition_data[0].records = None;
-        at(w, version, &name, request)
-    });
     world.ask("Produce: one good partition and one that is not there", |w, version| {
         at(w, version, &name, produce_request(&name, -1, vec![(0, good()), (9, good())]))
     });

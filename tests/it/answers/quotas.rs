@@ -102,18 +102,18 @@ fn values(world: &mut World) {
             if other == key {
                 continue;
             }
-            world.ask(&format!("AlterClientQuotas: `{other}` of a {kind}"), |_, _| {
+            world.ask(&format!("AlterClientQuotas: {key} or rather `{other}` of a {kind}"), |_, _| {
                 alter(&vec![(kind, Some(&name))], &[(other, 5.0, false)])
             });
-            world.ask(&format!("AlterClientQuotas: `{other}` of a {kind}, removed"), |_, _| {
+            world.ask(&format!("AlterClientQuotas: {key} or rather `{other}` of a {kind}, removed"), |_, _| {
                 alter(&vec![(kind, Some(&name))], &[(other, 5.0, true)])
             });
         }
-        world.ask(&format!("AlterClientQuotas: a good and a bad key of a {kind}"), |_, _| {
+        world.ask(&format!("AlterClientQuotas: {key} and a bad key of a {kind}"), |_, _| {
             alter(&vec![(kind, Some(&name))], &[(key, 1e9, false), ("absent", 5.0, false)])
         });
-        world.ask(&format!("AlterClientQuotas: nothing of a {kind}"), |_, _| alter(&vec![(kind, Some(&name))], &[]));
-        world.ask(&format!("AlterClientQuotas: only tried for a {kind}"), |_, _| {
+        world.ask(&format!("AlterClientQuotas: no {key} of a {kind}"), |_, _| alter(&vec![(kind, Some(&name))], &[]));
+        world.ask(&format!("AlterClientQuotas: {key} only tried for a {kind}"), |_, _| {
             alter(&vec![(kind, Some(&name))], &[(key, 77.0, false)]).with_validate_only(true)
         });
     }

@@ -16,7 +16,7 @@ const ABORTED: &str = "an aborted transaction";
 const STATES: [&str; 5] = [NEW, BEGUN, OPEN, COMMITTED, ABORTED];
 
 pub fn run() {
-    let mut world = World::new("transactions");
+    let mut world = World::new("transactions").coordinated();
     let topic_name = world.topic("topic", 2, &[]);
     inits(&mut world, &topic_name);
     ends(&mut world, &topic_name);

@@ -1,14 +1,18 @@
 //! A broker that is asked: requests at every version that both sides know, and the state around each of them, so that
 //! what is refused is seen to change nothing.
 
-use super::super::client::Client;
-use super::super::harness::{Target, unique};
+use super::super::client::{self, Client, text};
+use super::super::harness::{Target, eventually, unique};
 use super::book::{self, Book};
 use super::render;
 use super::state::Watched;
+use kafka_protocol::messages::*;
 use kafka_protocol::protocol::{Message, Request};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
+
+const READY: Duration = Duration::from_secs(20);
+const TRANSACTIONAL_ID_NOT_FOUND: i16 = 105;
 
 pub struct World {
     pub target: Target,
@@ -51,6 +55,29 @@ impl World {
         self
     }
 
+    /// Waits until the coordinators of all groups and transactions are there.
+    pub fn coordinated(mut self) -> World {
+        for kind in [0, 1] {
+            let find = FindCoordinatorRequest::default().with_key_type(kind).with_coordinator_keys(vec![text("any")]);
+            eventually("the coordinator is found", READY, || {
+                (self.call(4, &find).ok()?.coordinators.first()?.error_code == 0).then_some(())
+            });
+        }
+        // Enough names that every partition of the coordinators' topics is asked for.
+        for name in 0..300 {
+            let name = format!("name-{name}");
+            let fetch = OffsetFetchRequest::default().with_group_id(GroupId(text(&name))).with_topics(None);
+            let id = TransactionalId(text(&name));
+            let describe = DescribeTransactionsRequest::default().with_transactional_ids(vec![id]);
+            eventually("the coordinator has loaded", READY, || {
+                let group = self.call(7, &fetch).ok()?.error_code == 0;
+                let transaction = self.call(0, &describe).ok()?.transaction_states[0].error_code;
+                (group && transaction == TRANSACTIONAL_ID_NOT_FOUND).then_some(())
+            });
+        }
+        self
+    }
+
     /// A name that nothing else has. It is rendered as `name`.
     pub fn fresh(&mut self, name: &str) -> String {
         self.names += 1;
@@ -80,10 +107,10 @@ impl World {
         let mut answers = vec![];
         for version in self.versions::<R>() {
             let request = make(self, version);
-            if super::super::client::try_frame(version, &request, 1).is_err() {
+            if client::try_frame(version, &request, 1).is_err() {
                 continue; // a field that this version lacks
             }
-            answers.push((version, self.observe(version, &request)));
+            answers.push((version, self.observe(name, version, &request)));
         }
         assert!(!answers.is_empty(), "{}: {name}: no version can carry the request", self.area);
         self.book.add(name, &answers);
@@ -95,12 +122,12 @@ impl World {
         R::Response: std::fmt::Debug,
     {
         let version = *self.versions::<R>().end();
-        let answers: Vec<_> = rows.into_iter().map(|(label, r)| (label, self.observe(version, &r))).collect();
+        let answers: Vec<_> = rows.into_iter().map(|(label, r)| (label, self.observe(name, version, &r))).collect();
         self.book.add_rows(name, &answers);
     }
 
     /// The answer, and what it changed.
-    fn observe<R: Request>(&mut self, version: i16, request: &R) -> String
+    fn observe<R: Request>(&mut self, name: &str, version: i16, request: &R) -> String
     where
         R::Response: std::fmt::Debug,
     {
@@ -109,8 +136,8 @@ impl World {
         let began = Instant::now();
         let mut shown = match self.call(version, request) {
             Ok(answer) => render::line(&answer),
-            Err(_) if began.elapsed() < super::super::client::TIMEOUT => "the connection is closed".to_string(),
-            Err(e) => panic!("{}: no answer to API {} v{version}: {e}", self.area, R::KEY),
+            Err(_) if began.elapsed() < client::TIMEOUT => "the connection is closed".to_string(),
+            Err(e) => panic!("{}: {name}: no answer to version {version}: {e}", self.area),
         };
         if !self.watched.is_empty() && shown.contains("error_code=0") {
             std::thread::sleep(self.settle);
