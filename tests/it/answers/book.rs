@@ -11,54 +11,93 @@ use std::path::PathBuf;
 #[derive(Debug, Default)]
 pub struct Book {
     pub cases: Vec<Case>,
-    /// How many requests were answered.
-    pub answers: usize,
 }
 
+/// A case, and the answer under each of its labels: versions as `v3`, or what a row of a table is about.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Case {
     pub name: String,
-    pub lines: Vec<String>,
+    pub answers: Vec<(String, String)>,
 }
 
-/// One deliberate difference: in the cases of an area that fit, `kafka` reads `here`.
+/// One deliberate difference: what answers of a real Kafka (`*` for all of them) read here, in the cases and under the
+/// labels that fit.
 #[derive(Debug, PartialEq)]
 pub struct Difference {
     pub cases: String,
+    pub labels: String,
     pub kafka: String,
     pub here: String,
     pub because: String,
 }
 
+/// Between labels that are answered alike.
+const BETWEEN: &str = " | ";
+
 pub fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/answers")
 }
 
-impl Book {
-    /// Adds the answers of one case, one a version; versions that answer alike share a line.
-    pub fn add(&mut self, name: &str, answers: &[(i16, String)]) {
-        let grouped = grouped(answers);
-        self.push(
-            name,
-            answers.len(),
-            grouped.iter().map(|(versions, text)| (format!("v{}", ranges(versions)), *text)),
-        );
-    }
-
-    /// Adds the answers to several requests of the newest version, each with its label.
-    pub fn add_rows(&mut self, name: &str, answers: &[(String, String)]) {
-        let grouped = grouped(answers);
-        self.push(name, answers.len(), grouped.iter().map(|(labels, text)| (format!("{}:", labels.join(" ")), *text)));
-    }
-
-    fn push<'a>(&mut self, name: &str, answers: usize, labelled: impl Iterator<Item = (String, &'a str)>) {
-        assert!(self.cases.iter().all(|c| c.name != name), "two cases are named `{name}`");
-        let lines = labelled.flat_map(|(label, text)| {
-            let label = Some(label).into_iter().chain(std::iter::repeat(String::from(" ")));
-            label.zip(text.lines()).map(|(label, line)| format!("{label} {line}")).collect::<Vec<_>>()
+impl Case {
+    /// Labels that are answered alike share a line; further lines of an answer are what it changed.
+    fn lines(&self) -> Vec<String> {
+        let mut groups: Vec<(Vec<&str>, &str)> = vec![];
+        for (label, answer) in &self.answers {
+            match groups.iter_mut().find(|(_, text)| text == answer) {
+                Some((labels, _)) => labels.push(label),
+                None => groups.push((vec![label], answer)),
+            }
+        }
+        let shown = groups.iter().flat_map(|(labels, answer)| {
+            let label = versions(labels).unwrap_or_else(|| labels.join(BETWEEN));
+            let mut lines = answer.lines();
+            let first = format!("{label}: {}", lines.next().unwrap_or_default());
+            std::iter::once(first).chain(lines.map(|line| format!("  {line}"))).collect::<Vec<_>>()
         });
-        self.cases.push(Case { name: name.to_string(), lines: lines.collect() });
-        self.answers += answers;
+        shown.collect()
+    }
+
+    fn parse(name: &str, lines: &[&str]) -> Case {
+        let mut answers: Vec<(String, String)> = vec![];
+        let mut group = 0;
+        for line in lines {
+            if let Some(change) = line.strip_prefix("  ") {
+                answers[group..].iter_mut().for_each(|(_, answer)| answer.extend(["\n", change]));
+                continue;
+            }
+            let (labels, answer) = line.split_once(": ").unwrap_or((line, ""));
+            group = answers.len();
+            let labels = single_versions(labels).unwrap_or_else(|| labels.split(BETWEEN).map(str::to_string).collect());
+            answers.extend(labels.into_iter().map(|label| (label, answer.to_string())));
+        }
+        Case { name: name.to_string(), answers }
+    }
+
+    /// With the differences of this case; those that were of use are noted.
+    fn here(&self, area: &str, differences: &[Difference], used: &mut [bool]) -> Case {
+        let mut here = self.clone();
+        let name = format!("{area}: {}", self.name);
+        for (difference, used) in differences.iter().zip(used).filter(|(d, _)| fits(&d.cases, &name)) {
+            for (_, answer) in here.answers.iter_mut().filter(|(label, _)| fits(&difference.labels, label)) {
+                let kafka = if difference.kafka == "*" { answer.clone() } else { difference.kafka.clone() };
+                *used |= answer.contains(&kafka) && kafka != difference.here;
+                *answer = answer.replace(&kafka, &difference.here);
+            }
+        }
+        here
+    }
+}
+
+impl Book {
+    /// Adds the answers of one case.
+    pub fn add(&mut self, name: &str, answers: Vec<(String, String)>) {
+        assert!(self.cases.iter().all(|c| c.name != name), "two cases are named `{name}`");
+        self.cases.push(Case { name: name.to_string(), answers });
+    }
+
+    /// How many requests were answered.
+    pub fn answers(&self) -> usize {
+        self.cases.iter().map(|case| case.answers.len()).sum()
     }
 
     pub fn text(&self, area: &str) -> String {
@@ -66,20 +105,20 @@ impl Book {
             format!("# {area}: what Apache Kafka 4.3.1 answers (docs/testing.md says how this is written).\n");
         for case in &self.cases {
             let _ = write!(text, "\n{}\n", case.name);
-            case.lines.iter().for_each(|line| _ = writeln!(text, "  {line}"));
+            case.lines().iter().for_each(|line| _ = writeln!(text, "  {line}"));
         }
         text
     }
 
     pub fn parse(text: &str) -> Book {
-        let mut book = Book::default();
+        let mut cases: Vec<(&str, Vec<&str>)> = vec![];
         for line in text.lines().filter(|l| !l.is_empty() && !l.starts_with('#')) {
-            match (line.strip_prefix("  "), book.cases.last_mut()) {
-                (Some(answer), Some(case)) => case.lines.push(answer.to_string()),
-                _ => book.cases.push(Case { name: line.to_string(), lines: vec![] }),
+            match (line.strip_prefix("  "), cases.last_mut()) {
+                (Some(answer), Some((_, lines))) => lines.push(answer),
+                _ => cases.push((line, vec![])),
             }
         }
-        book
+        Book { cases: cases.into_iter().map(|(name, lines)| Case::parse(name, &lines)).collect() }
     }
 
     /// What is wrong with these answers, where `kafka` are those of a real Kafka: one paragraph a case.
@@ -88,22 +127,11 @@ impl Book {
         let mut wrong = vec![];
         let ours: BTreeMap<&str, &Case> = self.cases.iter().map(|c| (c.name.as_str(), c)).collect();
         for theirs in &kafka.cases {
-            let Some(own) = ours.get(theirs.name.as_str()) else {
-                wrong.push(format!("{}: is in the fixture and did not run", theirs.name));
-                continue;
-            };
-            let fits = |d: &Difference| fits(&d.cases, &format!("{area}: {}", theirs.name));
-            let mut expected = theirs.lines.join("\n");
-            for (difference, used) in differences.iter().zip(&mut used).filter(|(d, _)| fits(d)) {
-                *used |= expected.contains(&difference.kafka);
-                expected = expected.replace(&difference.kafka, &difference.here);
-            }
-            let expected: Vec<&str> = expected.lines().collect();
-            if expected != own.lines {
-                let missing =
-                    expected.iter().filter(|l| !own.lines.iter().any(|o| o == *l)).map(|l| format!("\n  - {l}"));
-                let new = own.lines.iter().filter(|l| !expected.contains(&l.as_str())).map(|l| format!("\n  + {l}"));
-                wrong.push(format!("{}{}", theirs.name, missing.chain(new).collect::<String>()));
+            let expected = theirs.here(area, differences, &mut used);
+            match ours.get(theirs.name.as_str()) {
+                Some(own) if **own == expected => {}
+                Some(own) => wrong.push(format!("{}\n{}", theirs.name, apart(&expected, own))),
+                None => wrong.push(format!("{}: is in the fixture and did not run", theirs.name)),
             }
         }
         let known = |name: &str| kafka.cases.iter().any(|c| c.name == name);
@@ -115,29 +143,38 @@ impl Book {
     }
 }
 
-/// What answers alike, in the order in which it was first answered.
-fn grouped<L: Clone>(answers: &[(L, String)]) -> Vec<(Vec<L>, &str)> {
-    let mut groups: Vec<(Vec<L>, &str)> = vec![];
-    for (label, answer) in answers {
-        match groups.iter_mut().find(|(_, text)| text == answer) {
-            Some((labels, _)) => labels.push(label.clone()),
-            None => groups.push((vec![label.clone()], answer)),
-        }
-    }
-    groups
+/// Where two forms of a case are not the same.
+fn apart(expected: &Case, own: &Case) -> String {
+    let only = |case: &Case, other: &Case| {
+        let answers = case.answers.iter().filter(|answer| !other.answers.contains(answer)).cloned().collect();
+        Case { name: String::new(), answers }.lines()
+    };
+    let missing = only(expected, own).into_iter().map(|line| format!("  - {line}"));
+    missing.chain(only(own, expected).into_iter().map(|line| format!("  + {line}"))).collect::<Vec<_>>().join("\n")
 }
 
-/// Versions as ranges: 0-3,5.
-fn ranges(versions: &[i16]) -> String {
+/// Versions as ranges, `v0-3,5`, if the labels are versions.
+fn versions(labels: &[&str]) -> Option<String> {
+    let versions = labels.iter().map(|l| l.strip_prefix('v')?.parse::<i16>().ok()).collect::<Option<Vec<_>>>()?;
     let mut parts: Vec<(i16, i16)> = vec![];
     for version in versions {
         match parts.last_mut() {
-            Some((_, end)) if *end + 1 == *version => *end = *version,
-            _ => parts.push((*version, *version)),
+            Some((_, end)) if *end + 1 == version => *end = version,
+            _ => parts.push((version, version)),
         }
     }
     let shown = parts.iter().map(|(a, b)| if a == b { a.to_string() } else { format!("{a}-{b}") });
-    shown.collect::<Vec<_>>().join(",")
+    Some(format!("v{}", shown.collect::<Vec<_>>().join(",")))
+}
+
+/// The labels that `versions` has put together.
+fn single_versions(label: &str) -> Option<Vec<String>> {
+    let mut all = vec![];
+    for part in label.strip_prefix('v')?.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        all.extend((first.parse::<i16>().ok()?..=last.parse().ok()?).map(|version| format!("v{version}")));
+    }
+    Some(all)
 }
 
 /// Whether a pattern with `*` fits a whole text.
@@ -147,47 +184,53 @@ fn fits(pattern: &str, text: &str) -> bool {
     (0..=tail.len()).filter(|at| tail.is_char_boundary(*at)).any(|at| fits(rest, &tail[at..]))
 }
 
-/// Reads blocks of the four lines `in`, `kafka`, `here`, `because`.
+/// Reads blocks of the lines `in`, `at` (if not everywhere), `kafka`, `here`, `because`. A `\n` stands for a line's end.
 pub fn differences(text: &str) -> Result<Vec<Difference>, String> {
-    let lines: Vec<&str> = text.lines().filter(|l| !l.trim().is_empty() && !l.starts_with('#')).collect();
-    let blocks = lines.chunks(4).map(|block| {
-        let part = |at: usize, name: &str| {
-            let line = block.get(at).and_then(|l| l.strip_prefix(name)).map(str::trim);
-            line.map(str::to_string).ok_or_else(|| format!("differences.txt: `{name}` is missing in {block:?}"))
+    let blocks = text.split("\n\n").map(|block| block.lines().filter(|l| !l.starts_with('#')).collect::<Vec<_>>());
+    let read = |block: Vec<&str>| {
+        let part = |name: &str| block.iter().find_map(|l| l.strip_prefix(name)?.strip_prefix(' ')).map(str::trim);
+        let must = |name: &str| {
+            let text = part(name).filter(|t| !t.is_empty());
+            text.map(|t| t.replace("\\n", "\n")).ok_or_else(|| format!("differences.txt: no `{name}` in {block:?}"))
         };
-        let (cases, kafka) = (part(0, "in")?, part(1, "kafka")?);
-        let (here, because) = (part(2, "here")?, part(3, "because")?);
-        if kafka.is_empty() || kafka == here || because.is_empty() {
-            return Err(format!("differences.txt: what differs, and why: {block:?}"));
-        }
-        Ok(Difference { cases, kafka, here, because })
-    });
-    blocks.collect()
+        let labels = part("at").unwrap_or("*").to_string();
+        let (cases, kafka, because) = (must("in")?, must("kafka")?, must("because")?);
+        let here = part("here").map(|t| t.replace("\\n", "\n")).unwrap_or_default();
+        Ok(Difference { cases, labels, kafka, here, because })
+    };
+    blocks.filter(|block| !block.iter().all(|l| l.is_empty())).map(read).collect()
 }
 
 #[test]
 fn a_wrong_answer_a_missing_case_and_a_stale_difference_are_found() {
+    let answers = |all: &[(&str, &str)]| all.iter().map(|(l, a)| (l.to_string(), a.to_string())).collect::<Vec<_>>();
     let mut kafka = Book::default();
-    kafka
-        .add("join: no group", &[(0, "error_code=24".into()), (1, "error_code=24".into()), (3, "error_code=5".into())]);
-    kafka.add("join: twice", &[(0, "error_code=0\n+ state".into())]);
-    assert_eq!(kafka.cases[0].lines, ["v0-1 error_code=24", "v3 error_code=5"]);
+    kafka.add("join: no group", answers(&[("v0", "error_code=24"), ("v1", "error_code=24"), ("v3", "error_code=5")]));
+    kafka.add(
+        "set: a name",
+        answers(&[("`a`", "error_code=0\n+ a: b"), ("` `", "error_code=0\n+ a: b"), ("null", "x")]),
+    );
+    assert_eq!(kafka.cases[0].lines(), ["v0-1: error_code=24", "v3: error_code=5"]);
+    assert_eq!(kafka.cases[1].lines(), ["`a` | ` `: error_code=0", "  + a: b", "null: x"]);
     assert_eq!(Book::parse(&kafka.text("groups")).cases, kafka.cases);
     assert!(kafka.compare("groups", &kafka, &[]).is_empty());
 
     let mut ours = Book::default();
-    ours.add("join: no group", &[(0, "error_code=24".into()), (1, "error_code=24".into()), (3, "error_code=6".into())]);
+    ours.add("join: no group", answers(&[("v0", "error_code=24"), ("v1", "error_code=24"), ("v3", "error_code=6")]));
     let wrong = ours.compare("groups", &kafka, &[]);
-    assert!(wrong.len() == 2 && wrong[0].contains("v3 error_code=6") && wrong[1].contains("did not run"), "{wrong:?}");
-    ours.add("join: twice", &[(0, "error_code=0".into())]);
-    assert!(ours.compare("groups", &kafka, &[])[1].contains("+ state"), "a state that changed is part of the answer");
+    assert!(
+        wrong.len() == 2 && wrong[0].contains("+ v3: error_code=6") && wrong[1].contains("did not run"),
+        "{wrong:?}"
+    );
+    ours.add("set: a name", answers(&[("`a`", "error_code=0"), ("` `", "error_code=0\n+ a: b"), ("null", "x")]));
+    assert!(ours.compare("groups", &kafka, &[])[1].contains("+ a: b"), "a state that changed is part of the answer");
 
-    let text = "# why\nin groups: join: no*\nkafka error_code=5\nhere error_code=6\nbecause it is so\n\n\
-                in groups: join: twice\nkafka \nhere x\nbecause y\n";
-    assert!(differences(text).is_err(), "a difference from nothing");
-    let listed = differences(&text.replace("kafka \n", "kafka error_code=9\n")).expect("two differences");
-    let wrong = ours.compare("groups", &kafka, &listed);
-    assert!(wrong.len() == 2 && wrong[0].starts_with("join: twice"), "{wrong:?}");
-    assert!(wrong[1].contains("shows nowhere"), "{wrong:?}");
+    let text = "# why\n\nin groups: join: no*\nkafka error_code=5\nhere error_code=6\nbecause it is so\n\n\
+                in groups: set: *\nat `a`\nkafka *\nhere error_code=0\nbecause y\n";
+    assert!(differences(&text.replace("kafka *", "")).is_err(), "a difference from nothing");
+    let listed = differences(text).expect("two differences");
+    assert_eq!(ours.compare("groups", &kafka, &listed), Vec::<String>::new());
+    let stale = ours.compare("groups", &ours, &listed);
+    assert!(stale.len() == 2 && stale.iter().all(|s| s.contains("shows nowhere")), "{stale:?}");
     assert!(kafka.compare("groups", &kafka, &listed[..1])[0].contains("error_code=6"), "one that no longer differs");
 }

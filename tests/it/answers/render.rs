@@ -158,6 +158,7 @@ fn show(field: &str, value: &Value, nullable: bool) -> Option<String> {
         Value::Word(word) => Some(word.clone()),
         Value::Text(text) if field == "records" => Some(if text.is_empty() { "none" } else { "some" }.into()),
         Value::Text(text) if text.is_empty() && !nullable => None,
+        Value::Text(_) if field == "cluster_id" => Some("#".into()),
         Value::Text(text) if field.ends_with("host") => Some(if text.is_empty() { "''" } else { "#" }.into()),
         Value::Text(text) => Some(format!("'{text}'")),
         Value::List(values) if values.is_empty() && !nullable => None,
@@ -202,6 +203,10 @@ pub fn neutral(text: &str) -> String {
     });
     let text = OWN.replace_all(text, "");
     let text = UUID.replace_all(&text, |found: &regex::Captures<'_>| if &found[0] == NONE { "no-id" } else { "uuid" });
+    // Which partition a group has depends on its name.
+    static COORDINATOR: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"(__consumer_offsets' partitions=)\[[0-9]+\]").expect("a good expression"));
+    let text = COORDINATOR.replace_all(&text, "$1[#]");
     // A name of Kafka's longest is told by its length.
     static LONG: LazyLock<Regex> = LazyLock::new(|| Regex::new("x{40,}").expect("a good expression"));
     LONG.replace_all(&text, |found: &regex::Captures<'_>| format!("x*{}", found[0].len())).into_owned()

@@ -91,7 +91,7 @@ fn config(world: &mut World, kind: i8, name: &str) -> Vec<String> {
         .with_configuration_keys(None);
     let request = DescribeConfigsRequest::default().with_resources(vec![resource]);
     let answer = world.client.call(4, &request).expect("an answer to DescribeConfigs");
-    // Static settings and defaults are of the broker.
-    let set = answer.results.iter().flat_map(|r| &r.configs).filter(|c| ![4, 5].contains(&c.config_source));
+    // Of a topic, a subscription or a group itself; the others are of the broker.
+    let set = answer.results.iter().flat_map(|r| &r.configs).filter(|c| [1, 7, 8].contains(&c.config_source));
     set.map(|c| render::neutral(&format!("{}={:?}", c.name.as_str(), c.value))).collect()
 }

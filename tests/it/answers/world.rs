@@ -110,10 +110,10 @@ impl World {
             if client::try_frame(version, &request, 1).is_err() {
                 continue; // a field that this version lacks
             }
-            answers.push((version, self.observe(name, version, &request)));
+            answers.push((format!("v{version}"), self.observe(name, version, &request)));
         }
         assert!(!answers.is_empty(), "{}: {name}: no version can carry the request", self.area);
-        self.book.add(name, &answers);
+        self.book.add(name, answers);
     }
 
     /// One case of several requests, all at the newest version.
@@ -122,8 +122,8 @@ impl World {
         R::Response: std::fmt::Debug,
     {
         let version = *self.versions::<R>().end();
-        let answers: Vec<_> = rows.into_iter().map(|(label, r)| (label, self.observe(name, version, &r))).collect();
-        self.book.add_rows(name, &answers);
+        let answers = rows.into_iter().map(|(label, r)| (label, self.observe(name, version, &r))).collect::<Vec<_>>();
+        self.book.add(name, answers);
     }
 
     /// The answer, and what it changed.
@@ -171,7 +171,7 @@ impl World {
         let listed = if self.target.broker.is_some() { listed } else { vec![] };
         let wrong = self.book.compare(self.area, &Book::parse(&text), &listed);
         let cases = self.book.cases.len();
-        println!("{}: {cases} cases, {} answers", self.area, self.book.answers);
+        println!("{}: {cases} cases, {} answers", self.area, self.book.answers());
         assert!(wrong.is_empty(), "{}: {} of {cases} cases\n{}", self.area, wrong.len(), wrong.join("\n"));
         if let Some(broker) = &self.target.broker {
             assert!(!broker.log().contains("panicked"), "{}", broker.log());
