@@ -72,14 +72,17 @@ impl Kind {
             Kind::Int { min, max } => ranged::<i32>(value, "INT", min, max),
             Kind::Long { min, max } => ranged::<i64>(value, "LONG", min, max),
             Kind::Double { min, max } => {
-                ranged::<f64>(value.trim_end_matches(['f', 'F', 'd', 'D']), "DOUBLE", min, max)
-                    .map(|_| value.to_owned())
+                let value = value.trim_end_matches(['f', 'F', 'd', 'D']);
+                ranged::<f64>(value, "DOUBLE", min, max)?;
+                value.parse().map(double).map_err(|_| "Not a number of type DOUBLE".to_owned())
             }
             Kind::String { valid } => one_of(value, valid).map(|()| value.to_owned()),
             Kind::List { valid } => {
                 let elements = elements(value);
                 elements.iter().try_for_each(|element| one_of(element, valid))?;
-                Ok(elements.join(","))
+                let mut seen = std::collections::HashSet::new();
+                // Each once, as Kafka keeps them.
+                Ok(elements.into_iter().filter(|element| seen.insert(*element)).collect::<Vec<_>>().join(","))
             }
             Kind::Password | Kind::Class => Ok(value.to_owned()),
         }
@@ -90,6 +93,18 @@ impl Kind {
 pub fn elements(value: &str) -> Vec<&str> {
     let value = value.trim();
     if value.is_empty() { Vec::new() } else { value.split(',').map(str::trim).collect() }
+}
+
+/// As Java prints a number: with a decimal point always, and with an exponent where it is very large or small.
+fn double(number: f64) -> String {
+    if number == 0.0 || (1e-3..1e7).contains(&number.abs()) {
+        return format!("{number:?}");
+    }
+    let text = format!("{number:E}");
+    match text.split_once('E') {
+        Some((digits, exponent)) if !digits.contains('.') => format!("{digits}.0E{exponent}"),
+        _ => text,
+    }
 }
 
 fn boolean(value: &str) -> Result<bool, String> {
@@ -149,9 +164,13 @@ mod tests {
             (Kind::Boolean, "yes", Err("Expected value to be either true or false")),
             (POLICY, "delete, compact", Ok("delete,compact")),
             (POLICY, "", Ok("")),
+            (POLICY, "compact,delete,compact", Ok("compact,delete")),
+            (Kind::Double { min: 0.0, max: 1.0 }, "-0", Ok("-0.0")),
+            (Kind::Double { min: 0.0, max: f64::MAX }, "1e7", Ok("1.0E7")),
+            (Kind::Double { min: 0.0, max: f64::MAX }, "0.00012", Ok("1.2E-4")),
             (POLICY, "Delete", Err("String must be one of: compact, delete")),
-            (Kind::Double { min: 0.0, max: 1.0 }, "0.5f", Ok("0.5f")),
-            (Kind::Double { min: 0.0, max: 1.0 }, "1e-1", Ok("1e-1")),
+            (Kind::Double { min: 0.0, max: 1.0 }, "0.5f", Ok("0.5")),
+            (Kind::Double { min: 0.0, max: 1.0 }, "1e-1", Ok("0.1")),
             (Kind::Double { min: 0.0, max: 1.0 }, "1.5", Err("Value must be no more than 1")),
         ] {
             assert_eq!(kind.canonical(value), expected.map(str::to_owned).map_err(str::to_owned), "{value:?}");

@@ -19,12 +19,17 @@ use crate::security::{Operation, Permit, Resource};
 
 use super::{Handlers, errors, text};
 
+/// Version from which topics may be asked for by their ids.
+const IDS_SINCE: i16 = 12;
 /// What "no authorized operations were asked for" looks like.
 pub(super) const OPERATIONS_OMITTED: i32 = i32::MIN;
 
 impl Handlers {
     pub(super) async fn metadata(&self, request: Request, body: MetadataRequest) -> Reply {
         let version = request.to.version;
+        if let Some(refused) = refuse_ids(&body, version) {
+            return Reply::encode(request.to, &refused);
+        }
         let mut response = MetadataResponse::default();
         response.brokers = self.brokers(&request.context);
         response.cluster_id = Some(text(self.broker.image().cluster.to_string()));
@@ -90,12 +95,9 @@ impl Handlers {
             let id = TopicId(*asked.topic_id.as_bytes());
             answers.push(match &asked.name {
                 Some(name) if id.is_zero() => self.named_topic(request, &name.0, may_create).await,
-                None if !id.is_zero() && request.to.version >= 12 => self.topic_by_id(&request.context, id),
-                // Before version 12 a name cannot be null.
-                name => {
-                    let name = name.clone().map(|n| n.0).or((request.to.version < 12).then(StrBytes::default));
-                    failed(name, id, ResponseError::InvalidRequest)
-                }
+                // An id goes over a name.
+                _ if !id.is_zero() => self.topic_by_id(&request.context, id),
+                _ => failed(None, id, ResponseError::InvalidRequest),
             });
         }
         answers
@@ -162,6 +164,23 @@ impl Handlers {
         }
         ResponseError::UnknownTopicOrPartition
     }
+}
+
+/// Topics can be asked for by their ids since version 12 only, although requests have a place for them since 10. The whole
+/// request is refused then, in the form in which Kafka refuses one: without brokers.
+fn refuse_ids(body: &MetadataRequest, version: i16) -> Option<MetadataResponse> {
+    let named = body.topics.as_ref().filter(|_| version < IDS_SINCE)?;
+    if named.iter().all(|topic| topic.name.is_some() && topic.topic_id.is_nil()) {
+        return None;
+    }
+    let refused = named.iter().map(|topic| {
+        // Before version 12 a name cannot be null.
+        let name = topic.name.clone().unwrap_or_default().0;
+        failed(Some(name), TopicId(*topic.topic_id.as_bytes()), ResponseError::InvalidRequest)
+    });
+    let mut response = MetadataResponse::default();
+    response.topics = refused.collect();
+    Some(response)
 }
 
 /// Whether a topic may have this name.

@@ -11,7 +11,7 @@ use uuid::Uuid;
 const NOBODY: Uuid = Uuid::from_bytes([7; 16]);
 
 pub fn run() {
-    let mut world = World::new("fetch");
+    let mut world = World::new("fetch").coordinated();
     let name = world.topic("topic", 2, &[]);
     for partition in 0..2 {
         for value in ["a", "b", "c"] {
