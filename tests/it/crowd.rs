@@ -3,7 +3,7 @@
 
 use super::batch::{self, NO_PRODUCER};
 use super::client::{Client, text, topic};
-use super::harness::{Broker, Launch, folder, now_ms, unique, wait_for_leaders};
+use super::harness::{Broker, Launch, eventually, folder, now_ms, unique, wait_for_leaders};
 use kafka_protocol::messages::*;
 use std::time::{Duration, Instant};
 
@@ -42,6 +42,18 @@ impl Other {
         self.written += 1;
         assert!(began.elapsed() < PATIENCE, "the other client waited {:?}", began.elapsed());
     }
+}
+
+/// The name of a group whose coordinator is there.
+fn group(other: &mut Other, prefix: &str) -> String {
+    let name = unique(prefix);
+    let find = FindCoordinatorRequest::default().with_key(text(&name));
+    let fetch = OffsetFetchRequest::default().with_group_id(GroupId(text(&name))).with_topics(None);
+    eventually("the coordinator is there", Duration::from_secs(20), || {
+        let found = other.client.call(3, &find).ok()?.error_code == 0;
+        (found && other.client.call(7, &fetch).ok()?.error_code == 0).then_some(())
+    });
+    name
 }
 
 fn join(group: &str, session_timeout_ms: i32, rebalance_timeout_ms: i32) -> JoinGroupRequest {
@@ -92,7 +104,8 @@ fn ten_thousand_members_join_one_group() {
     let dir = folder();
     let broker = Launch::dev(dir.path()).set("group.initial.rebalance.delay.ms", "2000").start();
     let mut other = Other::new(&broker);
-    let (before, group) = (broker.memory_kib("VmHWM"), unique("crowd"));
+    let group = group(&mut other, "crowd");
+    let before = broker.memory_kib("VmHWM");
     let mut clients = crowd(&broker, &mut other, 3, |_| join(&group, 60_000, 4_000));
     let joined: Vec<JoinGroupResponse> = answers::<JoinGroupRequest>(&mut clients, 3);
     assert!(joined.iter().all(|j| j.error_code == 0), "{:?}", joined.iter().find(|j| j.error_code != 0));
@@ -111,22 +124,21 @@ fn a_full_group_refuses_the_rest_of_ten_thousand() {
     let launch = Launch::dev(dir.path()).set("group.initial.rebalance.delay.ms", "1000");
     let broker = launch.set("group.max.size", "50").set("group.consumer.max.size", "50").start();
     let mut other = Other::new(&broker);
-    let (before, group) = (broker.memory_kib("VmHWM"), unique("full"));
-    let mut clients = crowd(&broker, &mut other, 3, |_| join(&group, 60_000, 60_000));
+    let (full, asking, modern) = (group(&mut other, "full"), group(&mut other, "asking"), group(&mut other, "modern"));
+    let before = broker.memory_kib("VmHWM");
+    let mut clients = crowd(&broker, &mut other, 3, |_| join(&full, 60_000, 60_000));
     let joined: Vec<JoinGroupResponse> = answers::<JoinGroupRequest>(&mut clients, 3);
     let count = |code| joined.iter().filter(|j| j.error_code == code).count();
     assert_eq!((count(0), count(GROUP_IS_FULL)), (50, MEMBERS - 50));
     other.works();
 
     // Those that only ask for their id, of a group that is empty.
-    let asking = unique("asking");
     let mut clients = crowd(&broker, &mut other, 4, |_| join(&asking, 6_000, 6_000));
     let asked: Vec<JoinGroupResponse> = answers::<JoinGroupRequest>(&mut clients, 4);
     let codes: std::collections::BTreeSet<i16> = asked.iter().map(|j| j.error_code).collect();
     assert!(codes.iter().all(|code| [GROUP_IS_FULL, MEMBER_ID_REQUIRED].contains(code)), "{codes:?}");
     other.works();
 
-    let modern = unique("modern");
     let heartbeat = |member: usize| {
         ConsumerGroupHeartbeatRequest::default()
             .with_group_id(GroupId(text(&modern)))

@@ -34,6 +34,8 @@ pub enum Kind {
     List {
         valid: &'static [&'static str],
     },
+    /// Any names separated by commas, each kept once.
+    Distinct,
     Password,
     Class,
 }
@@ -48,7 +50,7 @@ impl Kind {
             Kind::Short { .. } => 4,
             Kind::Long { .. } => 5,
             Kind::Double { .. } => 6,
-            Kind::List { .. } => 7,
+            Kind::List { .. } | Kind::Distinct => 7,
             Kind::Class => 8,
             Kind::Password => 9,
         }
@@ -56,7 +58,7 @@ impl Kind {
 
     /// Whether IncrementalAlterConfigs may append to and subtract from the value.
     pub fn is_list(self) -> bool {
-        matches!(self, Kind::List { .. })
+        matches!(self, Kind::List { .. } | Kind::Distinct)
     }
 
     pub fn is_secret(self) -> bool {
@@ -80,10 +82,10 @@ impl Kind {
             Kind::List { valid } => {
                 let elements = elements(value);
                 elements.iter().try_for_each(|element| one_of(element, valid))?;
-                let mut seen = std::collections::HashSet::new();
-                // Each once, as Kafka keeps them.
-                Ok(elements.into_iter().filter(|element| seen.insert(*element)).collect::<Vec<_>>().join(","))
+                // As Kafka keeps them: each once where they are known, as they are given otherwise.
+                Ok(if valid.is_empty() { elements.join(",") } else { once(elements) })
             }
+            Kind::Distinct => Ok(once(elements(value))),
             Kind::Password | Kind::Class => Ok(value.to_owned()),
         }
     }
@@ -93,6 +95,13 @@ impl Kind {
 pub fn elements(value: &str) -> Vec<&str> {
     let value = value.trim();
     if value.is_empty() { Vec::new() } else { value.split(',').map(str::trim).collect() }
+}
+
+/// Each element once; whether one may be empty is for others to say.
+fn once(mut elements: Vec<&str>) -> String {
+    let mut seen = std::collections::HashSet::new();
+    elements.retain(|element| element.is_empty() || seen.insert(*element));
+    elements.join(",")
 }
 
 /// As Java prints a number: with a decimal point always, and with an exponent where it is very large or small.

@@ -136,19 +136,10 @@ static CLIENT_METRICS: [Setting; 3] = [
         Some("300000"),
         "Milliseconds between two pushes of a client's metrics.",
     ),
-    Setting::new(
-        "match",
-        Kind::List { valid: &[] },
-        Some(""),
-        "Which clients: names of their properties with patterns.",
-    ),
-    Setting::new(
-        "metrics",
-        Kind::List { valid: &[] },
-        Some(""),
-        "Beginnings of the names of metrics; * is all of them.",
-    )
-    .rule(no_empty_element),
+    Setting::new("match", Kind::Distinct, Some(""), "Which clients: names of their properties with patterns.")
+        .rule(no_empty_element),
+    Setting::new("metrics", Kind::Distinct, Some(""), "Beginnings of the names of metrics; * is all of them.")
+        .rule(no_empty_element),
 ];
 
 /// Properties of a client that a pattern of `match` may be about.

@@ -32,7 +32,8 @@ impl Coordinator {
         match self.try_join_classic(call, request, &id) {
             Ok(reply) => reply,
             Err(GroupError::MemberIdRequired) => JoinGroupReply::refused(id, GroupError::MemberIdRequired),
-            Err(error) => JoinGroupReply::refused(&*request.member, error),
+            // As in Kafka without the id that was asked for.
+            Err(error) => JoinGroupReply::refused("", error),
         }
     }
 

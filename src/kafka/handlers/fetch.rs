@@ -187,7 +187,9 @@ impl Work {
         let read = self.read_until_enough(&targets).await;
         let mut response = FetchResponse { session_id: self.scope.session, ..FetchResponse::default() };
         let mut told = Vec::new();
-        for (target, partition) in targets.iter().zip(read) {
+        // Those that cannot be looked up come first, so that the others of a topic stand together.
+        let (found, absent): (Vec<_>, Vec<_>) = targets.iter().zip(read).partition(|(target, _)| target.found.is_ok());
+        for (target, partition) in absent.into_iter().chain(found) {
             let positions = (partition.high_watermark, partition.log_start_offset);
             let news = !partition.batches.is_empty()
                 || partition.error_code != 0

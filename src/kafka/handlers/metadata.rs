@@ -21,12 +21,18 @@ use super::{Handlers, errors, text};
 
 /// Version from which topics may be asked for by their ids.
 const IDS_SINCE: i16 = 12;
+/// Version from which requests have a place for ids, and a name may be null.
+const PLACE_FOR_IDS_SINCE: i16 = 10;
 /// What "no authorized operations were asked for" looks like.
 pub(super) const OPERATIONS_OMITTED: i32 = i32::MIN;
 
 impl Handlers {
     pub(super) async fn metadata(&self, request: Request, body: MetadataRequest) -> Reply {
         let version = request.to.version;
+        let mut asked = body.topics.iter().flatten();
+        if version < PLACE_FOR_IDS_SINCE && asked.any(|topic| topic.name.is_none()) {
+            return Reply::close("topics have names before version 10 of Metadata");
+        }
         if let Some(refused) = refuse_ids(&body, version) {
             return Reply::encode(request.to, &refused);
         }

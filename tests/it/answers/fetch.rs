@@ -14,8 +14,8 @@ pub fn run() {
     let mut world = World::new("fetch").coordinated();
     let name = world.topic("topic", 2, &[]);
     for partition in 0..2 {
-        for value in ["a", "b", "c"] {
-            let batch = batch::encode(&[value.as_bytes().to_vec()], NO_PRODUCER, -1, now_ms());
+        for (later, value) in [(0, "a"), (1, "b"), (2, "c")] {
+            let batch = batch::encode(&[value.as_bytes().to_vec()], NO_PRODUCER, -1, now_ms() - 10_000 + later);
             assert_eq!(world.client.produce(&name, partition, batch).expect("an answer to Produce").error, 0);
         }
     }

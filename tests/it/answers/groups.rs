@@ -46,7 +46,6 @@ fn join_changes() -> Vec<(String, Change)> {
         ("no protocols".into(), Box::new(|r| r.protocols.clear())),
         ("neither type nor protocols".into(), Box::new(|r| (r.protocol_type, r.protocols) = (text(""), vec![]))),
         ("a protocol without a name".into(), Box::new(|r| r.protocols = vec![protocol("", b"")])),
-        ("a protocol twice".into(), Box::new(|r| r.protocols = vec![protocol("a", b"1"), protocol("a", b"2")])),
         (
             "consumers whose subscription is no subscription".into(),
             Box::new(|r| {
@@ -63,7 +62,7 @@ fn join_changes() -> Vec<(String, Change)> {
     for timeout in [i32::MIN, -1, 0, 1, 5_999, 6_000, 1_800_000, 1_800_001, i32::MAX] {
         all.push((format!("session timeout {timeout}"), Box::new(move |r| r.session_timeout_ms = timeout)));
     }
-    for timeout in [i32::MIN, -2, 0, i32::MAX] {
+    for timeout in [60_000, i32::MAX] {
         all.push((format!("rebalance timeout {timeout}"), Box::new(move |r| r.rebalance_timeout_ms = timeout)));
     }
     for (words, instance) in [

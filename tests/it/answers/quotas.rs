@@ -72,7 +72,6 @@ fn values(world: &mut World) {
         }
         world.watched = vec![Watched::Quotas(kind, name.clone())];
         let values = [
-            f64::INFINITY,
             f64::NEG_INFINITY,
             f64::MIN,
             -1.0,
@@ -88,6 +87,7 @@ fn values(world: &mut World) {
             9007199254740993.0,
             9.3e18,
             f64::MAX,
+            f64::INFINITY,
             f64::NAN,
         ];
         let rows: Vec<_> = values

@@ -181,8 +181,11 @@ fn show(field: &str, value: &Value, nullable: bool) -> Option<String> {
             Some(format!("[{}]", shown.join(", ")))
         }
         Value::Fields(fields) => {
-            let none = fields.iter().all(|(_, v)| *v == Value::Word("-1".into()) || matches!(v, Value::List(_)));
-            (!none).then(|| format!("({})", joined(fields)))
+            // Nowhere, as the library writes it.
+            let is_none = |v: &Value| *v == Value::Word("-1".into());
+            let empty = |v: &Value| matches!(v, Value::List(list) if list.is_empty());
+            let nowhere = fields.iter().any(|(_, v)| is_none(v)) && fields.iter().all(|(_, v)| is_none(v) || empty(v));
+            (!nowhere).then(|| format!("({})", joined(fields)))
         }
         Value::Around(kind, value) if kind == "BrokerId" => {
             show(field, value, true).map(|v| if v.starts_with('-') { v } else { "#".into() })

@@ -124,7 +124,6 @@ fn inits(world: &mut World, topic_name: &str) {
     }
     world.watched.clear();
     world.ask("InitProducerId: an empty transactional id", |_, _| init("", 60_000));
-    world.ask("InitProducerId: a transactional id of a space", |_, _| init(" ", 60_000));
     for (words, id, epoch) in [("a producer", 5, 0), ("a producer without epoch", 5, -1), ("an epoch alone", -1, 5)] {
         world.ask(&format!("InitProducerId without a transactional id: {words}"), |_, _| {
             let request = init("", 60_000).with_transactional_id(None);

@@ -60,6 +60,7 @@ impl Handlers {
                 topics.push(asked);
             }
         }
+        let refused_some = response.topics.iter().flat_map(|t| &t.partitions).any(|part| part.error_code != 0);
         if let Ok(permit) = permit
             && (!topics.is_empty() || response.topics.is_empty())
         {
@@ -76,7 +77,10 @@ impl Handlers {
             let outcome = self.ask_group(&permit, &group, group::Request::OffsetCommit(commit)).await;
             fill(&mut response, outcome);
         }
-        merge(&mut response);
+        // Kafka puts a topic's answers together only where it has some of its own to add.
+        if refused_some {
+            merge(&mut response);
+        }
         for part in response.topics.iter().flat_map(|t| &t.partitions) {
             self.count_code(&request, part.error_code);
         }
