@@ -18,7 +18,7 @@ use crate::broker::settings;
 const FILE_BYTES_MAX: u64 = 1 << 20;
 const PREFIX: &str = "CASEMATE_";
 /// Variables of that prefix that are no options: they are for tests and for tools beside the binary.
-const RESERVED: [&str; 1] = ["CASEMATE_FAILPOINTS"];
+const RESERVED: [&str; 2] = ["CASEMATE_FAILPOINTS", "CASEMATE_TRIED"];
 const RESERVED_PREFIXES: [&str; 2] = ["CASEMATE_TEST_", "CASEMATE_PEERS_"];
 /// Names a bug for the tests to catch. Where none can be planted it is refused as any other name.
 const PLANT: &str = "CASEMATE_PLANT";
