@@ -154,7 +154,7 @@ fn file_layer(sources: &Sources, known: &Known) -> Result<Layer, ConfigError> {
     let syntax = |error: String| ConfigError::Syntax { path: path.to_owned(), detail: one_line(&error) };
     let parsed: Dict = Toml::from_str(&text).map_err(|error| syntax(error.to_string()))?;
     let mut layer = Layer::new();
-    let origin = format!("in {}", path.display());
+    let origin = origin_of(path);
     for (key, value) in parsed {
         let (section, values) = match value {
             Value::Dict(_, values) if key == "kafka" || known.is_section(&key) => (key, values),
@@ -183,6 +183,11 @@ fn file_layer(sources: &Sources, known: &Known) -> Result<Layer, ConfigError> {
         }
     }
     Ok(layer)
+}
+
+/// Where a value of the file comes from.
+pub(super) fn origin_of(file: &Path) -> String {
+    format!("in {}", file.display())
 }
 
 fn check_scalar(value: &Value) -> Result<(), String> {
