@@ -178,7 +178,11 @@ fn no_other_listeners(options: &Options, file: &Path, refuse: &Refuse) -> Result
     let in_file = origin_of(file);
     for (key, value, remedy) in [
         ("listeners.tls", &options.listeners.tls, "casemate dev listens where --tls-listen says: give that instead"),
-        ("listeners.advertise", &options.listeners.advertise, "casemate dev tells clients where it listens: remove this"),
+        (
+            "listeners.advertise",
+            &options.listeners.advertise,
+            "casemate dev tells clients where it listens: remove this",
+        ),
         ("admin.listen", &options.admin.listen, "casemate dev listens where --admin-listen says: give that instead"),
     ] {
         if refuse.0.get(key).is_some_and(|origin| *origin != in_file) {

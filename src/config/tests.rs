@@ -236,7 +236,10 @@ fn dev_listens_on_loopback_only_whatever_the_file_says() {
     assert!(config.plaintext.is_some_and(|l| l.bind.ip().is_loopback()) && config.tls.bind.ip().is_loopback());
     assert_eq!(config.tls.advertise, None);
     for (set, part) in [
-        ("listeners.tls=", "listeners.tls = \"\" (from --set) cannot be used: casemate dev listens where --tls-listen says"),
+        (
+            "listeners.tls=",
+            "listeners.tls = \"\" (from --set) cannot be used: casemate dev listens where --tls-listen says",
+        ),
         ("listeners.tls=127.0.0.1:9099", "--tls-listen"),
         ("listeners.advertise=kafka.example:9093", "tells clients where it listens"),
         ("admin.listen=127.0.0.1:0", "--admin-listen"),

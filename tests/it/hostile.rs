@@ -381,7 +381,9 @@ fn large_answers_that_nobody_reads_stop_their_connection_only() {
         (total, longest) = (total + length, longest.max(length));
     }
     assert_eq!(sender.join().expect("the sender ends"), Ok(()));
-    println!("{total} bytes of answers, {longest} in one; {taken} requests taken and {grown} KiB grown before they were read");
+    println!(
+        "{total} bytes of answers, {longest} in one; {taken} requests taken and {grown} KiB grown before they were read"
+    );
     assert!(total > 200 << 20, "{total} bytes of answers show nothing");
     if target.broker.is_some() {
         assert!(taken > 0.0 && taken < f64::from(PIPELINED) / 2.0, "{taken} requests were taken");

@@ -203,7 +203,9 @@ fn contradictions(ours: &Advertised, kafka: &Advertised) -> Vec<String> {
             Some(theirs) => wrong.push(format!("API {key} ({name}): {api:?} goes beyond Kafka's {theirs:?}")),
         }
     }
-    wrong.extend(kafka.apis.keys().filter(|key| !names.contains_key(key)).map(|key| format!("API {key} of Kafka has no name")));
+    wrong.extend(
+        kafka.apis.keys().filter(|key| !names.contains_key(key)).map(|key| format!("API {key} of Kafka has no name")),
+    );
     for (name, feature) in &ours.features {
         match kafka.features.get(name) {
             None => wrong.push(format!("the feature {name} is advertised and Kafka has none")),
@@ -223,19 +225,26 @@ fn apis(sources: &Sources) -> String {
     let mut table = String::from("| key | API | versions | Kafka 4.3 |\n|---|---|---|---|\n");
     let cell = |api: &Api, from: &str| {
         let answered = shown((api.answered_from, api.advertised.1));
-        if api.answered_from == api.advertised.0 { answered } else { format!("{answered}, {from} {}", api.advertised.0) }
+        if api.answered_from == api.advertised.0 {
+            answered
+        } else {
+            format!("{answered}, {from} {}", api.advertised.0)
+        }
     };
     for (key, api) in &sources.ours.apis {
         let note = NOTES.iter().find(|(noted, _)| noted == key).map_or(String::new(), |(_, note)| format!(" {note}"));
         let theirs = sources.kafka.apis.get(key).map_or(String::new(), |theirs| cell(theirs, "from"));
         let name = names.get(key).copied().unwrap_or("?");
-        writeln!(table, "| {key} | {name} | {}{note} | {theirs} |", cell(api, "advertised from")).expect("a text grows");
+        writeln!(table, "| {key} | {name} | {}{note} | {theirs} |", cell(api, "advertised from"))
+            .expect("a text grows");
     }
     let absent = sources.kafka.apis.iter().filter(|(key, _)| !sources.ours.apis.contains_key(key));
-    let absent = absent.map(|(key, api)| format!("{} {}", names.get(key).copied().unwrap_or("?"), shown(api.advertised)));
+    let absent =
+        absent.map(|(key, api)| format!("{} {}", names.get(key).copied().unwrap_or("?"), shown(api.advertised)));
     let absent: Vec<String> = absent.collect();
     if !absent.is_empty() {
-        write!(table, "\n{}", wrapped(&format!("Kafka 4.3 has besides: {}.", absent.join(", ")))).expect("a text grows");
+        write!(table, "\n{}", wrapped(&format!("Kafka 4.3 has besides: {}.", absent.join(", "))))
+            .expect("a text grows");
     }
     table
 }
@@ -256,7 +265,9 @@ fn wrapped(text: &str) -> String {
 }
 
 fn features(sources: &Sources) -> String {
-    let mut table = String::from("| feature | levels | in force | Kafka 4.3 | in force in a new cluster |\n|---|---|---|---|---|\n");
+    let mut table = String::from(
+        "| feature | levels | in force | Kafka 4.3 | in force in a new cluster |\n|---|---|---|---|---|\n",
+    );
     let names: std::collections::BTreeSet<&String> =
         sources.ours.features.keys().chain(sources.kafka.features.keys()).collect();
     let cells = |feature: Option<&Feature>| match feature {
@@ -304,7 +315,9 @@ fn first_difference(found: &str, expected: &str) -> String {
         match (found.next(), expected.next()) {
             (None, None) => break,
             (a, b) if a == b => {}
-            (a, b) => return format!("line {number} is\n  {}\nand should be\n  {}", a.unwrap_or("…"), b.unwrap_or("…")),
+            (a, b) => {
+                return format!("line {number} is\n  {}\nand should be\n  {}", a.unwrap_or("…"), b.unwrap_or("…"));
+            }
         }
     }
     "only line ends differ".to_owned()

@@ -70,7 +70,10 @@ async fn a_folder_that_cannot_be_one_is_refused() {
         let error = open(Place::Folder(path.clone()), None).err().unwrap();
         assert!(matches!(error, OpenError::Folder { .. }), "{error}");
         let said = error.to_string();
-        assert!(said.contains(path.to_str().unwrap()) && said.contains("in its way") && said.contains("objects.url"), "{said}");
+        assert!(
+            said.contains(path.to_str().unwrap()) && said.contains("in its way") && said.contains("objects.url"),
+            "{said}"
+        );
     }
 }
 
