@@ -16,6 +16,8 @@ pub const LISTING_ANSWER_BYTES: usize = 8 * MIB;
 /// The same for one thing with all its parts: a group with its members, a transaction with its partitions. A group of
 /// 500 members takes about this much.
 pub const DESCRIPTION_ANSWER_BYTES: usize = 256 * KIB;
+/// Of all such descriptions in one answer: one request can name the same thing over and over. A full group has room.
+pub const DESCRIPTIONS_BYTES_MAX: usize = 128 * MIB;
 /// Requests of one connection that are read but not yet answered.
 pub const CONNECTION_REQUESTS_MAX: usize = 128;
 /// Bytes of one connection's requests that are read but not yet answered; the next frame waits.
@@ -54,5 +56,6 @@ const _: () = assert!(REQUEST_BYTES_MAX < CONNECTION_BYTES_MAX, "one largest fra
 const _: () = assert!(LISTING_ANSWER_BYTES < CONNECTION_BYTES_MAX);
 const _: () = assert!(CONNECTION_ANSWER_BYTES_MAX < CONNECTION_BYTES_MAX);
 const _: () = assert!(DESCRIPTION_ANSWER_BYTES * CONNECTION_REQUESTS_MAX <= CONNECTION_BYTES_MAX);
+const _: () = assert!(DESCRIPTION_ANSWER_BYTES < DESCRIPTIONS_BYTES_MAX);
 const _: () = assert!(FETCH_BYTES_MAX < i32::MAX as usize);
 const _: () = assert!(COMMAND_PARTITIONS_MAX >= TOPIC_PARTITIONS_MAX, "a topic is created by one command");
