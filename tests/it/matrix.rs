@@ -370,13 +370,13 @@ fn what_contradicts_kafka_or_lacks_a_reason_is_seen() {
     let higher = Api { advertised: (fetch.advertised.0, fetch.advertised.1 + 1), ..fetch.clone() };
     let lower = Api { advertised: (fetch.advertised.0 - 1, fetch.advertised.1), ..fetch.clone() };
     for api in [higher, lower] {
-        let wrong = beyond(&|ours| drop(ours.apis.insert(FetchRequest::KEY, api.clone())));
+        let wrong = beyond(&|ours| _ = ours.apis.insert(FetchRequest::KEY, api.clone()));
         assert!(wrong.len() == 1 && wrong[0].contains("(Fetch)") && wrong[0].contains("beyond"), "{wrong:?}");
     }
-    let wrong = beyond(&|ours| drop(ours.apis.insert(9_999, fetch.clone())));
+    let wrong = beyond(&|ours| _ = ours.apis.insert(9_999, fetch.clone()));
     assert!(wrong.len() == 2 && wrong[0].contains("9999") && wrong[0].contains("no name"), "{wrong:?}");
     let level = Feature { supported: (0, i16::MAX), finalized: None };
-    let wrong = beyond(&|ours| drop(ours.features.insert("group.version".to_owned(), level.clone())));
+    let wrong = beyond(&|ours| _ = ours.features.insert("group.version".to_owned(), level.clone()));
     assert!(wrong.len() == 1 && wrong[0].contains("group.version"), "{wrong:?}");
 
     let mut wrong = vec![];
