@@ -42,6 +42,10 @@ const NOTES: &[(i16, &str)] = &[
     (DescribeUserScramCredentialsRequest::KEY, "(nobody has any)"),
 ];
 
+/// What Kafka advertises only where a plugin takes the metrics of clients (KIP-714), and so not to this test.
+const WITH_A_PLUGIN: &[(i16, Span)] =
+    &[(GetTelemetrySubscriptionsRequest::KEY, (0, 0)), (PushTelemetryRequest::KEY, (0, 0))];
+
 /// A range of versions or levels.
 type Span = (i16, i16);
 
@@ -66,6 +70,15 @@ struct Advertised {
 }
 
 impl Advertised {
+    /// Kafka's, with what it has beside the answer that was recorded.
+    fn of_kafka() -> Advertised {
+        let mut said = Advertised::parse(&read(KAFKA));
+        for (key, span) in WITH_A_PLUGIN {
+            said.apis.insert(*key, Api { advertised: *span, answered_from: span.0 });
+        }
+        said
+    }
+
     fn ask(target: &Target) -> Advertised {
         let request = ApiVersionsRequest::default().with_client_software_name(text("it"));
         let request = request.with_client_software_version(text("1"));
@@ -234,8 +247,9 @@ fn apis(sources: &Sources) -> String {
     for (key, api) in &sources.ours.apis {
         let note = NOTES.iter().find(|(noted, _)| noted == key).map_or(String::new(), |(_, note)| format!(" {note}"));
         let theirs = sources.kafka.apis.get(key).map_or(String::new(), |theirs| cell(theirs, "from"));
+        let plugin = if WITH_A_PLUGIN.iter().any(|(of, _)| of == key) { ", with a plugin" } else { "" };
         let name = names.get(key).copied().unwrap_or("?");
-        writeln!(table, "| {key} | {name} | {}{note} | {theirs} |", cell(api, "advertised from"))
+        writeln!(table, "| {key} | {name} | {}{note} | {theirs}{plugin} |", cell(api, "advertised from"))
             .expect("a text grows");
     }
     let absent = sources.kafka.apis.iter().filter(|(key, _)| !sources.ours.apis.contains_key(key));
@@ -350,7 +364,7 @@ fn the_document_says_what_the_binary_says() {
     let absent = scripts.filter(|script| !root("tests/peers").join(script).is_file());
     wrong.extend(absent.map(|script| format!("{TRIED}: there is no script tests/peers/{script}")));
     let differences = rows(DIFFERENCES, &read(DIFFERENCES), ["where", "here", "why"], &mut wrong);
-    let sources = Sources { ours: said, kafka: Advertised::parse(&read(KAFKA)), differences, tried };
+    let sources = Sources { ours: said, kafka: Advertised::of_kafka(), differences, tried };
     wrong.extend(contradictions(&sources.ours, &sources.kafka));
     assert!(wrong.is_empty(), "{DOCUMENT}:\n  {}", wrong.join("\n  "));
     let expected = generated(&read(DOCUMENT), &sources).unwrap_or_else(|e| panic!("{e}"));
@@ -359,7 +373,7 @@ fn the_document_says_what_the_binary_says() {
 
 #[test]
 fn what_contradicts_kafka_or_lacks_a_reason_is_seen() {
-    let kafka = Advertised::parse(&read(KAFKA));
+    let kafka = Advertised::of_kafka();
     assert_eq!(contradictions(&kafka, &kafka), [] as [&str; 0]);
     let beyond = |change: &dyn Fn(&mut Advertised)| {
         let mut ours = kafka.clone();
