@@ -51,6 +51,8 @@ impl Broker {
     pub(super) async fn apply_retention(&self) -> Result<(), UploadError> {
         let image = self.image();
         let mut changes = Vec::new();
+        // Until an index cannot be read: with object storage away each partition would wait for it in vain.
+        let mut divides = true;
         for topic in image.topics.values() {
             let settings = self.topic_settings(topic);
             if !settings.cleanup_policy.delete
@@ -62,7 +64,7 @@ impl Broker {
                 let id = PartitionId { topic: topic.id, index: index as i32 };
                 let Some(partition) = self.registry.get(id) else { continue };
                 let object_bytes = topic.partitions[index].object_bytes;
-                if let Some(to) = self.retained_from(&partition, object_bytes, &settings).await? {
+                if let Some(to) = self.retained_from(&partition, object_bytes, &settings, &mut divides).await? {
                     changes.push((id, to));
                 }
             }
@@ -82,6 +84,7 @@ impl Broker {
         partition: &Arc<Partition>,
         object_bytes: u64,
         settings: &TopicSettings,
+        divides: &mut bool,
     ) -> Result<Option<Offset>, UploadError> {
         let at = partition.positions();
         if at.uploaded_end <= at.log_start {
@@ -110,25 +113,22 @@ impl Broker {
                 self.upload_metrics.retention_ranges.fetch_add(1, Ordering::Relaxed);
                 continue;
             }
-            if range.bytes > settings.segment_bytes && rule.may_divide(&range, kept) {
-                let pieces = self.pieces(partition.id, &range, settings.segment_bytes).await;
-                to = to.max(drop_pieces(&pieces, &rule, kept, at.log_start));
+            if *divides && range.bytes > settings.segment_bytes && rule.may_divide(&range, kept) {
+                match self.objects.blocks(partition.id, &range).await {
+                    Ok(blocks) => {
+                        let pieces = joined(&blocks, settings.segment_bytes);
+                        to = to.max(drop_pieces(&pieces, &rule, kept, at.log_start));
+                    }
+                    // It waits for the next round, or until it goes whole.
+                    Err(error) => {
+                        tracing::debug!(partition = ?partition.id, %error, "retention cannot divide a range");
+                        *divides = false;
+                    }
+                }
             }
             break;
         }
         Ok((to > at.log_start).then_some(to))
-    }
-
-    /// Parts of a range of at most `segment_bytes` each, where blocks end. None where its index cannot be read: it then
-    /// waits until it goes whole, and the other partitions have their turn.
-    async fn pieces(&self, partition: PartitionId, range: &RangeEntry, segment_bytes: u64) -> Vec<BlockSpan> {
-        match self.objects.blocks(partition, range).await {
-            Ok(blocks) => joined(&blocks, segment_bytes),
-            Err(error) => {
-                tracing::debug!(?partition, %error, "retention cannot divide a range");
-                Vec::new()
-            }
-        }
     }
 }
 

@@ -372,6 +372,34 @@ fn the_document_says_what_the_binary_says() {
 }
 
 #[test]
+fn a_run_is_noted_once_and_only_when_asked() {
+    let dir = super::harness::folder();
+    let (script, file) = (dir.path().join("tried"), dir.path().join("tried.tsv"));
+    std::fs::copy(root("tests/peers/tried"), &script).expect("the script can be copied");
+    let head = read(TRIED).lines().next().expect("a header").to_owned();
+    std::fs::write(&file, format!("{head}\n")).expect("a file");
+    let note = |asked: &str, columns: [&str; 4]| {
+        let run = std::process::Command::new(&script).args(columns).env("CASEMATE_TRIED", asked).output();
+        run.expect("bash is there").status.success()
+    };
+    assert!(note("", ["kcat", "1", "clients", "all"]));
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), format!("{head}\n"), "nobody asked");
+    for columns in [
+        ["kcat", "1", "clients", "a part"],
+        ["kcat", "1", "tools", "another"],
+        ["a client's", "3", "clients", "all"],
+        ["kcat", "2", "clients", "all of it"],
+    ] {
+        assert!(note("1", columns), "{columns:?}");
+    }
+    for columns in [["kcat", "", "clients", "all"], ["kcat", "1", "clients", "a|b"], ["kcat", "1", "clients", "a\tb"]] {
+        assert!(!note("1", columns), "{columns:?} is no line");
+    }
+    let expected = "a client's\t3\tall\tclients\nkcat\t2\tall of it\tclients\nkcat\t1\tanother\ttools\n";
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), format!("{head}\n{expected}"));
+}
+
+#[test]
 fn what_contradicts_kafka_or_lacks_a_reason_is_seen() {
     let kafka = Advertised::of_kafka();
     assert_eq!(contradictions(&kafka, &kafka), [] as [&str; 0]);
