@@ -6,6 +6,7 @@ use kafka_protocol::messages::delete_records_response::{DeleteRecordsPartitionRe
 use kafka_protocol::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
 
 use crate::base::{Offset, TopicId};
+use crate::broker::is_internal_topic;
 use crate::kafka::{ConnectionContext, Reply, Request};
 use crate::security::{Operation, Resource};
 
@@ -48,8 +49,14 @@ impl Handlers {
         let permit = self
             .permit(context, Operation::Delete, Resource::topic(topic))
             .map_err(|denied| errors::denied(&denied))?;
+        if is_internal_topic(topic) {
+            return Err(ResponseError::InvalidTopicException);
+        }
         let found = self.find_topic(topic, TopicId::default())?;
         let partition = self.find_partition(&found, asked.partition_index)?;
+        if !self.broker.topic_settings(&found).cleanup_policy.delete {
+            return Err(ResponseError::PolicyViolation);
+        }
         let to = (asked.offset != HIGH_WATERMARK).then_some(Offset(asked.offset));
         self.broker.delete_records(&permit, &partition, to).await.map_err(|error| errors::change(&error))
     }
