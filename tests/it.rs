@@ -7,9 +7,11 @@
 
 mod it {
     mod admin;
+    mod answers;
     mod batch;
     mod client;
     mod compaction;
+    mod crowd;
     mod full_disk;
     mod harness;
     mod hostile;

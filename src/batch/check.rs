@@ -18,6 +18,8 @@ pub enum CheckError {
     Empty,
     #[error("the record set does not begin with a whole batch")]
     Incomplete,
+    #[error("a batch cannot have a length of {0}")]
+    Length(i32),
     #[error("the record set holds more than one batch")]
     MoreThanOne,
     #[error("magic {0} is an old message format that is no longer supported")]
@@ -40,6 +42,9 @@ pub enum CheckError {
     Records(&'static str),
 }
 
+/// Below this a length is no length of any format: a smaller one is damage, not a part of something.
+const LENGTH_MIN: i32 = 14;
+
 /// Checks what a Produce request carries for one partition: exactly one whole batch of magic 2 (a torn tail behind
 /// it is ignored, as Kafka does), its CRC and its header. Uncompressed records are walked to their last header;
 /// compressed ones are not opened.
@@ -48,6 +53,7 @@ pub fn check_produced(records: Bytes) -> Result<(Header, StoredBatch), CheckErro
         return Err(CheckError::Empty);
     }
     let header = Header::parse(&records).map_err(|e| match e {
+        HeaderError::Length { claimed, .. } if claimed < LENGTH_MIN => CheckError::Length(claimed),
         HeaderError::TooShort(_) | HeaderError::Length { .. } => CheckError::Incomplete,
         HeaderError::Magic(m @ (0 | 1)) => CheckError::OldMagic(m),
         HeaderError::Magic(m) => CheckError::UnknownMagic(m),

@@ -138,7 +138,7 @@ impl Header {
 
     /// The batch came from an idempotent producer.
     pub fn has_producer(&self) -> bool {
-        self.producer_id != ProducerId::NONE
+        self.producer_id > ProducerId::NONE
     }
 
     /// Sequence of the last record; sequences wrap from `i32::MAX` to 0. [`NO_SEQUENCE`] when the batch has none.

@@ -148,6 +148,10 @@ fn prepare(records: Bytes, context: &ProduceContext<'_>, now_ms: i64) -> Result<
         batch = batch::compression::recompress(&batch, codec, level)?;
     }
     match settings.timestamp_type {
+        // A client cannot know the time of the append.
+        TimestampType::LogAppendTime if header.timestamp_type() == TimestampType::LogAppendTime => {
+            return Err(ProduceError::Timestamp { timestamp: header.max_timestamp, now: now_ms });
+        }
         TimestampType::LogAppendTime => batch.set_log_append_time(now_ms),
         TimestampType::CreateTime => check_time(&mut batch, settings, now_ms)?,
     }

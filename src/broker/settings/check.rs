@@ -81,11 +81,19 @@ pub fn validate_topic_set(own: &BTreeMap<String, String>) -> Result<(), SettingE
     Ok(())
 }
 
+/// Limits that cannot become zero while the broker runs.
+const CONNECTION_LIMITS: [&str; 3] = ["max.connections", "max.connections.per.ip", "max.connection.creation.rate"];
+
 /// Checks a broker setting that is to change while the broker runs. As in Kafka a name that is not known is
 /// accepted; it is kept, and shown as a secret.
 pub fn validate_broker(name: &str, value: &str) -> Result<(), SettingError> {
     match broker(name) {
         Some(setting) if setting.update == Update::ReadOnly => Err(SettingError::ReadOnly { name: name.to_owned() }),
+        // In the file none at all may be allowed; a running broker would shut everybody out.
+        Some(setting) if CONNECTION_LIMITS.contains(&name) && setting.admit(value)? == "0" => {
+            let (name, value) = (name.to_owned(), value.to_owned());
+            Err(SettingError::Invalid { name, value, reason: "Value must be at least 1".to_owned() })
+        }
         Some(setting) => setting.admit(value).map(drop),
         None if refused_by_family(name).is_some() => Err(SettingError::ReadOnly { name: name.to_owned() }),
         None => Ok(()),
@@ -135,10 +143,23 @@ pub(super) fn gzip_level(value: &str) -> Result<(), String> {
     if value == "0" { Err("Value must be between 1 and 9 or equal to -1".to_owned()) } else { Ok(()) }
 }
 
+/// The rule of `log.retention.ms`, though not of a topic's own: records are kept for some time.
+pub(super) fn not_zero(value: &str) -> Result<(), String> {
+    if value == "0" { Err("must be unlimited (-1) or, equal or greater than 1".to_owned()) } else { Ok(()) }
+}
+
+/// The rule of lists whose elements say something.
+pub(super) fn no_empty_element(value: &str) -> Result<(), String> {
+    if elements(value).contains(&"") { Err("values must not be empty".to_owned()) } else { Ok(()) }
+}
+
 /// The rule of the lists of throttled replicas: `*`, or pairs of partition and broker.
 pub(super) fn throttled_replicas(value: &str) -> Result<(), String> {
     let number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    let pair = |text: &&str| text.split_once(':').is_some_and(|(partition, node)| number(partition) && number(node));
+    // As in Kafka an element may be empty.
+    let pair = |text: &&str| {
+        text.is_empty() || text.split_once(':').is_some_and(|(partition, node)| number(partition) && number(node))
+    };
     if value == "*" || elements(value).iter().all(pair) {
         Ok(())
     } else {
@@ -151,9 +172,11 @@ pub(super) fn throttled_replicas(value: &str) -> Result<(), String> {
 /// The rule of `max.connections.per.ip.overrides`: addresses, each with its number. Names are refused: nothing is
 /// looked up.
 pub(super) fn per_ip_overrides(value: &str) -> Result<(), String> {
-    elements(value).into_iter().try_for_each(|element| match ip_override(element) {
-        Some(_) => Ok(()),
-        None => Err(format!("{element} is not ADDRESS:NUMBER")),
+    elements(value).into_iter().filter(|element| !element.is_empty()).try_for_each(|element| {
+        match ip_override(element) {
+            Some(_) => Ok(()),
+            None => Err(format!("{element} is not ADDRESS:NUMBER")),
+        }
     })
 }
 

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::layers::Found;
-use super::{Effect, Kind, Layers, Setting, Source, Update, broker, brokers, topics};
+use super::{Effect, Layers, Setting, Source, Update, broker, brokers, topics};
 
 /// Settings that a Kafka broker has only while somebody has set them.
 const SHOWN_WHERE_SET: [&str; 3] = [
@@ -54,11 +54,7 @@ pub fn describe_broker(layers: Layers, wanted: impl Fn(&str) -> bool) -> Vec<Con
             if values.is_empty() && SHOWN_WHERE_SET.contains(&setting.name) {
                 continue;
             }
-            let mut row = row(setting, &values, &synonyms, setting.update == Update::ReadOnly);
-            if let Kind::Double { .. } = setting.kind {
-                row.value = row.value.map(|value| as_java_writes(&value));
-            }
-            rows.push(row);
+            rows.push(row(setting, &values, &synonyms, setting.update == Update::ReadOnly));
         }
     }
     rows.extend(unknown(layers.broker, Source::DynamicBroker, &wanted));
@@ -78,19 +74,6 @@ pub fn describe_cluster(cluster: &BTreeMap<String, String>, wanted: impl Fn(&str
         Some(row(setting, &found, &found, false))
     });
     known.chain(unknown(cluster, source, &wanted)).collect()
-}
-
-/// A number as Java's `Double.toString` writes it, which is how a broker shows its own.
-fn as_java_writes(value: &str) -> String {
-    match value.trim_end_matches(['f', 'F', 'd', 'D']).parse::<f64>() {
-        Ok(number) if number == 0.0 || (1e-3..1e7).contains(&number.abs()) => format!("{number:?}"),
-        Ok(number) => {
-            let text = format!("{number:E}");
-            let (digits, exponent) = text.split_once('E').unwrap_or((&text, "0"));
-            format!("{digits}{}E{exponent}", if digits.contains('.') { "" } else { ".0" })
-        }
-        Err(_) => value.to_owned(),
-    }
 }
 
 /// `values` are what is obeyed, the strongest first; `synonyms` what is shown of where it comes from.
@@ -130,24 +113,4 @@ fn unknown(
         wire_type: 0,
         documentation: None,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::as_java_writes;
-
-    #[test]
-    fn numbers_are_written_as_java_writes_them() {
-        for (value, shown) in [
-            ("1000000", "1000000.0"),
-            ("0.9", "0.9"),
-            ("0.5f", "0.5"),
-            ("10000000", "1.0E7"),
-            ("1.7976931348623157E308", "1.7976931348623157E308"),
-            ("0.0001", "1.0E-4"),
-            ("0", "0.0"),
-        ] {
-            assert_eq!(as_java_writes(value), shown);
-        }
-    }
 }

@@ -34,6 +34,8 @@ pub enum Kind {
     List {
         valid: &'static [&'static str],
     },
+    /// Any names separated by commas, each kept once.
+    Distinct,
     Password,
     Class,
 }
@@ -48,7 +50,7 @@ impl Kind {
             Kind::Short { .. } => 4,
             Kind::Long { .. } => 5,
             Kind::Double { .. } => 6,
-            Kind::List { .. } => 7,
+            Kind::List { .. } | Kind::Distinct => 7,
             Kind::Class => 8,
             Kind::Password => 9,
         }
@@ -56,7 +58,7 @@ impl Kind {
 
     /// Whether IncrementalAlterConfigs may append to and subtract from the value.
     pub fn is_list(self) -> bool {
-        matches!(self, Kind::List { .. })
+        matches!(self, Kind::List { .. } | Kind::Distinct)
     }
 
     pub fn is_secret(self) -> bool {
@@ -72,15 +74,18 @@ impl Kind {
             Kind::Int { min, max } => ranged::<i32>(value, "INT", min, max),
             Kind::Long { min, max } => ranged::<i64>(value, "LONG", min, max),
             Kind::Double { min, max } => {
-                ranged::<f64>(value.trim_end_matches(['f', 'F', 'd', 'D']), "DOUBLE", min, max)
-                    .map(|_| value.to_owned())
+                let value = value.trim_end_matches(['f', 'F', 'd', 'D']);
+                ranged::<f64>(value, "DOUBLE", min, max)?;
+                value.parse().map(double).map_err(|_| "Not a number of type DOUBLE".to_owned())
             }
             Kind::String { valid } => one_of(value, valid).map(|()| value.to_owned()),
             Kind::List { valid } => {
                 let elements = elements(value);
                 elements.iter().try_for_each(|element| one_of(element, valid))?;
-                Ok(elements.join(","))
+                // As Kafka keeps them: each once where they are known, as they are given otherwise.
+                Ok(if valid.is_empty() { elements.join(",") } else { once(elements) })
             }
+            Kind::Distinct => Ok(once(elements(value))),
             Kind::Password | Kind::Class => Ok(value.to_owned()),
         }
     }
@@ -90,6 +95,25 @@ impl Kind {
 pub fn elements(value: &str) -> Vec<&str> {
     let value = value.trim();
     if value.is_empty() { Vec::new() } else { value.split(',').map(str::trim).collect() }
+}
+
+/// Each element once; whether one may be empty is for others to say.
+fn once(mut elements: Vec<&str>) -> String {
+    let mut seen = std::collections::HashSet::new();
+    elements.retain(|element| element.is_empty() || seen.insert(*element));
+    elements.join(",")
+}
+
+/// As Java prints a number: with a decimal point always, and with an exponent where it is very large or small.
+fn double(number: f64) -> String {
+    if number == 0.0 || (1e-3..1e7).contains(&number.abs()) {
+        return format!("{number:?}");
+    }
+    let text = format!("{number:E}");
+    match text.split_once('E') {
+        Some((digits, exponent)) if !digits.contains('.') => format!("{digits}.0E{exponent}"),
+        _ => text,
+    }
 }
 
 fn boolean(value: &str) -> Result<bool, String> {
@@ -149,9 +173,13 @@ mod tests {
             (Kind::Boolean, "yes", Err("Expected value to be either true or false")),
             (POLICY, "delete, compact", Ok("delete,compact")),
             (POLICY, "", Ok("")),
+            (POLICY, "compact,delete,compact", Ok("compact,delete")),
+            (Kind::Double { min: 0.0, max: 1.0 }, "-0", Ok("-0.0")),
+            (Kind::Double { min: 0.0, max: f64::MAX }, "1e7", Ok("1.0E7")),
+            (Kind::Double { min: 0.0, max: f64::MAX }, "0.00012", Ok("1.2E-4")),
             (POLICY, "Delete", Err("String must be one of: compact, delete")),
-            (Kind::Double { min: 0.0, max: 1.0 }, "0.5f", Ok("0.5f")),
-            (Kind::Double { min: 0.0, max: 1.0 }, "1e-1", Ok("1e-1")),
+            (Kind::Double { min: 0.0, max: 1.0 }, "0.5f", Ok("0.5")),
+            (Kind::Double { min: 0.0, max: 1.0 }, "1e-1", Ok("0.1")),
             (Kind::Double { min: 0.0, max: 1.0 }, "1.5", Err("Value must be no more than 1")),
         ] {
             assert_eq!(kind.canonical(value), expected.map(str::to_owned).map_err(str::to_owned), "{value:?}");

@@ -24,7 +24,7 @@ pub use layers::{Layers, Source};
 pub use resolve::{BrokerSettings, CleanerSettings, CleanupPolicy, CompactionSettings, Recompression, TopicSettings};
 pub use resources::{
     GroupSettings, MATCH_PROPERTIES, MetricsSubscription, PUSH_INTERVAL_MS, ResourceError, describe_client_metrics,
-    describe_group, validate_group,
+    describe_group, validate_group, validate_threads,
 };
 
 /// One setting of a topic or of a broker.
@@ -154,6 +154,7 @@ static BROKER: LazyLock<BTreeMap<&'static str, Setting>> = LazyLock::new(|| {
                 default,
                 update: Update::Dynamic,
                 synonyms: &[],
+                rule: if first.name == "log.retention.ms" { Some(check::not_zero) } else { topic.rule },
                 ..*topic
             });
         }

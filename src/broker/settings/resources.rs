@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use crate::security::WholePattern;
 
-use super::check::SettingError;
+use super::check::{SettingError, no_empty_element};
 use super::describe::{ConfigRow, row};
 use super::layers::{Found, Source};
 use super::{Kind, Layers, Setting, broker, elements, group, group_table, groups};
@@ -23,6 +23,10 @@ pub enum ResourceError {
     Value(#[from] SettingError),
     #[error("{name} must be {than} {other}")]
     Bound { name: &'static str, than: &'static str, other: String },
+    #[error(
+        "Dynamic thread count update validation failed for {name}={value}: between half and double of {now} are possible"
+    )]
+    Threads { name: String, value: i64, now: i64 },
     #[error("Invalid value {0} for interval.ms, interval must be between 100 and 3600000 (1 hour)")]
     Interval(i64),
     #[error("Illegal client matching pattern: {0}")]
@@ -62,6 +66,25 @@ fn broker_number(name: &str, layers: Layers) -> Option<i64> {
     let setting = broker(name)?;
     let value = layers.broker_values(setting).into_iter().find_map(|found| setting.converted(found));
     value.as_deref().or(setting.default)?.parse().ok()
+}
+
+/// Numbers of threads that a running broker changes by degrees.
+const THREADS: [&str; 6] = [
+    "background.threads",
+    "log.cleaner.threads",
+    "num.io.threads",
+    "num.network.threads",
+    "num.recovery.threads.per.data.dir",
+    "num.replica.fetchers",
+];
+
+/// Checks that a number of threads is at most halved or doubled, as in Kafka; other settings of a broker pass.
+pub fn validate_threads(name: &str, value: &str, layers: Layers) -> Result<(), ResourceError> {
+    let (Some(now), Ok(new)) = (broker_number(name, layers), value.trim().parse::<i64>()) else { return Ok(()) };
+    if !THREADS.contains(&name) || (new >= 1 && (now / 2..=now * 2).contains(&new)) {
+        return Ok(());
+    }
+    Err(ResourceError::Threads { name: name.to_owned(), value: new, now })
 }
 
 /// Checks the settings of one group together. Those that are not set are those of the broker.
@@ -117,18 +140,10 @@ static CLIENT_METRICS: [Setting; 3] = [
         Some("300000"),
         "Milliseconds between two pushes of a client's metrics.",
     ),
-    Setting::new(
-        "match",
-        Kind::List { valid: &[] },
-        Some(""),
-        "Which clients: names of their properties with patterns.",
-    ),
-    Setting::new(
-        "metrics",
-        Kind::List { valid: &[] },
-        Some(""),
-        "Beginnings of the names of metrics; * is all of them.",
-    ),
+    Setting::new("match", Kind::Distinct, Some(""), "Which clients: names of their properties with patterns.")
+        .rule(no_empty_element),
+    Setting::new("metrics", Kind::Distinct, Some(""), "Beginnings of the names of metrics; * is all of them.")
+        .rule(no_empty_element),
 ];
 
 /// Properties of a client that a pattern of `match` may be about.

@@ -290,6 +290,18 @@ pub(in crate::group) fn random_uuid(entropy: &dyn crate::env::Entropy) -> String
     format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
 }
 
+/// A random id as Kafka prints those that it makes itself: 22 characters, of which the first is no dash.
+pub(in crate::group) fn random_id(entropy: &dyn crate::env::Entropy) -> String {
+    let mut bytes = [0; 16];
+    entropy.fill(&mut bytes);
+    let id = crate::base::TopicId(bytes).to_string();
+    // Six bits less of chance do no harm.
+    match id.strip_prefix('-') {
+        Some(rest) => format!("A{rest}"),
+        None => id,
+    }
+}
+
 #[cfg(test)]
 impl ClassicGroup {
     /// The invariants at the top of this file.

@@ -7,7 +7,7 @@
 use bytes::Bytes;
 
 use crate::group::call::{Call, GroupId};
-use crate::group::classic::random_uuid;
+use crate::group::classic::random_id;
 use crate::group::consumer::embedded::{self, CONSUMER_PROTOCOL, Subscription};
 use crate::group::consumer::heartbeat::sorted;
 use crate::group::consumer::member::{Member, MemberState};
@@ -28,11 +28,12 @@ impl Coordinator {
         call: &mut Call<'_>,
         request: &JoinGroup,
     ) -> JoinGroupReply {
-        let id = if request.member.is_empty() { random_uuid(&*self.entropy) } else { request.member.clone() };
+        let id = if request.member.is_empty() { random_id(&*self.entropy) } else { request.member.clone() };
         match self.try_join_classic(call, request, &id) {
             Ok(reply) => reply,
             Err(GroupError::MemberIdRequired) => JoinGroupReply::refused(id, GroupError::MemberIdRequired),
-            Err(error) => JoinGroupReply::refused(&*request.member, error),
+            // As in Kafka without the id that was asked for.
+            Err(error) => JoinGroupReply::refused("", error),
         }
     }
 

@@ -5,7 +5,7 @@
 
 use crate::group::bounds;
 use crate::group::call::{Call, GroupId};
-use crate::group::classic::random_uuid;
+use crate::group::classic::random_id;
 use crate::group::consumer::assignor::Assignor;
 use crate::group::consumer::member::{JOIN_EPOCH, LEAVE_EPOCH, LEAVE_STATIC_EPOCH, Member, to_lists};
 use crate::group::consumer::plan::{Plan, RegexChange, Scene, Update};
@@ -67,7 +67,7 @@ impl Coordinator {
     /// In version 0 the coordinator makes the id of a member.
     pub(super) fn with_member_id(&self, mut request: ConsumerGroupHeartbeat) -> ConsumerGroupHeartbeat {
         if request.member.is_empty() {
-            request.member = random_uuid(&*self.entropy);
+            request.member = random_id(&*self.entropy);
         }
         request
     }

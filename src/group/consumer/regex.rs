@@ -77,6 +77,32 @@ fn brief(error: &regex::Error) -> String {
     text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
 }
 
+/// Whether RE2 might know a class of this name: a general category by its one or two letters, or a script, spelled as
+/// Unicode does. The crate also takes other spellings, and many more properties.
+fn is_class_name(name: &str) -> bool {
+    const LONG_CATEGORIES: [&str; 14] = [
+        "Letter",
+        "Mark",
+        "Number",
+        "Punctuation",
+        "Symbol",
+        "Separator",
+        "Other",
+        "Control",
+        "Format",
+        "Surrogate",
+        "Unassigned",
+        "Alphabetic",
+        "Lowercase",
+        "Uppercase",
+    ];
+    let capital = |word: &str| {
+        let mut letters = word.chars();
+        letters.next().is_some_and(|c| c.is_ascii_uppercase()) && letters.all(|c| c.is_ascii_lowercase())
+    };
+    name.split('_').all(capital) && !LONG_CATEGORIES.contains(&name)
+}
+
 /// One pass over an expression.
 struct Translator<'a> {
     rest: Peekable<Chars<'a>>,
@@ -229,8 +255,6 @@ impl<'a> Translator<'a> {
                     self.literal(c);
                 }
             }
-            // Any byte; names of topics are ASCII.
-            Some('C') => self.atom("(?s:.)"),
             Some(c @ ('A' | 'z' | 'b' | 'B')) => {
                 // `\b{start}` is the crate's own: what follows in RE2 is a brace.
                 self.atom(&format!("(?:\\{c})"));
@@ -278,7 +302,10 @@ impl<'a> Translator<'a> {
                 }
             }
         }
-        if text.contains(['=', ':', '!']) {
+        if c != 'x'
+            && !text[2..].is_empty()
+            && !is_class_name(text[2..].trim_matches(['{', '}']).trim_start_matches('^'))
+        {
             return Err(RegexError::Syntax("invalid character class range"));
         }
         Ok(text)

@@ -84,8 +84,10 @@ pub(super) fn check_altered<'a>(
         ConfigResource::Topic(_) => settings::validate_topic_set(altered).map_err(invalid_config),
         ConfigResource::Broker(_) | ConfigResource::Cluster => {
             let mut new = changed.filter_map(|name| altered.get_key_value(name));
-            new.try_for_each(|(name, value)| settings::validate_broker(name, value))
-                .map_err(|error| Refusal::invalid(error.to_string()))
+            new.try_for_each(|(name, value)| {
+                settings::validate_broker(name, value).map_err(|error| Refusal::invalid(error.to_string()))?;
+                settings::validate_threads(name, value, layers).map_err(|error| Refusal::invalid(error.to_string()))
+            })
         }
         ConfigResource::Group(_) => settings::validate_group(altered, layers).map_err(invalid_config),
         ConfigResource::ClientMetrics(_) => match MetricsSubscription::parse(altered) {

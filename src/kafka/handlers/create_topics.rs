@@ -107,8 +107,10 @@ impl Handlers {
         // As in Kafka a trial is charged, too.
         Self::charge(request, topic.partitions, STRICT_QUOTA_SINCE)?;
         let id = if validate_only {
-            // Of a topic that is only tried out, the id means nothing; Kafka shows a random one.
-            TopicId::default()
+            // Of a topic that is only tried out the id means nothing; a real broker shows a random one, too.
+            let mut id = [0; 16];
+            self.broker.entropy().fill(&mut id);
+            TopicId(id)
         } else {
             self.broker.create_topic(&permit, topic.clone()).await?
         };

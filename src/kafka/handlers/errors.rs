@@ -39,7 +39,9 @@ pub(super) fn produce_in(error: &ProduceError, version: i16) -> ResponseError {
 
 pub(super) fn produce(error: &ProduceError) -> ResponseError {
     match error {
-        ProduceError::Check(CheckError::Crc | CheckError::UnknownMagic(_)) => ResponseError::CorruptMessage,
+        ProduceError::Check(CheckError::Crc | CheckError::UnknownMagic(_) | CheckError::Length(_)) => {
+            ResponseError::CorruptMessage
+        }
         ProduceError::Check(CheckError::ProducerEpoch(_)) => ResponseError::InvalidProducerEpoch,
         ProduceError::Check(_) => ResponseError::InvalidRecord,
         ProduceError::TooLarge { .. } => ResponseError::MessageTooLarge,

@@ -44,6 +44,8 @@ struct Bounds {
     max_bytes: usize,
     deadline: Instant,
     isolation: Isolation,
+    /// Fewer than no bytes were asked for, which a real broker fails at.
+    negative: bool,
 }
 
 impl Handlers {
@@ -79,6 +81,7 @@ impl Handlers {
             max_bytes: max_bytes.min(limits::FETCH_BYTES_MAX),
             deadline: Instant::now() + Duration::from_millis(u64::try_from(body.max_wait_ms).unwrap_or(0)),
             isolation: super::list_offsets::isolation(body.isolation_level),
+            negative: body.max_bytes < 0,
         };
         let targets = self.targets(&request, scope.partitions.clone());
         let work = Work {
@@ -184,7 +187,9 @@ impl Work {
         let read = self.read_until_enough(&targets).await;
         let mut response = FetchResponse { session_id: self.scope.session, ..FetchResponse::default() };
         let mut told = Vec::new();
-        for (target, partition) in targets.iter().zip(read) {
+        // Those that cannot be looked up come first, so that the others of a topic stand together.
+        let (found, absent): (Vec<_>, Vec<_>) = targets.iter().zip(read).partition(|(target, _)| target.found.is_ok());
+        for (target, partition) in absent.into_iter().chain(found) {
             let positions = (partition.high_watermark, partition.log_start_offset);
             let news = !partition.batches.is_empty()
                 || partition.error_code != 0
@@ -264,7 +269,12 @@ impl Work {
         let mut stored = Vec::new();
         for (at, target) in targets.iter().enumerate() {
             all[at] = match &target.found {
-                Err(error) => FetchedPartition { error_code: error.code(), ..FetchedPartition::default() },
+                // Without a partition there are no transactions: an empty list, not none.
+                Err(error) => FetchedPartition {
+                    error_code: error.code(),
+                    aborted_transactions: Some(Vec::new()),
+                    ..FetchedPartition::default()
+                },
                 Ok((_, partition)) if partition.is_only_stored(target.wanted.offset, self.bounds.isolation) => {
                     stored.push(at);
                     continue;
@@ -361,12 +371,16 @@ impl Work {
         at_least_one: bool,
     ) -> FetchedPartition {
         if let Err(error) = check_epoch(partition, wanted.current_leader_epoch, |given| given < 0) {
-            let leader = Some((self.broker.node, partition.positions().leader_epoch));
-            return FetchedPartition {
-                error_code: error.code(),
-                current_leader: leader,
-                ..FetchedPartition::default()
-            };
+            // Who is ahead of this broker would not believe its word on the leader.
+            let behind = error == ResponseError::FencedLeaderEpoch;
+            let current_leader = behind.then(|| (self.broker.node, partition.positions().leader_epoch));
+            return FetchedPartition { error_code: error.code(), current_leader, ..FetchedPartition::default() };
+        }
+        if wanted.max_bytes < 0 || self.bounds.negative {
+            return refused_with(ResponseError::UnknownServerError);
+        }
+        if wanted.last_fetched_epoch > partition.positions().leader_epoch.0 {
+            return refused_with(ResponseError::OffsetOutOfRange);
         }
         let diverging = (wanted.last_fetched_epoch >= 0)
             .then(|| diverging(partition, LeaderEpoch(wanted.last_fetched_epoch), wanted.offset))
@@ -439,6 +453,10 @@ fn nothing_yet_of(partition: &Partition) -> FetchedPartition {
         aborted_transactions: Some(Vec::new()),
         ..FetchedPartition::default()
     }
+}
+
+fn refused_with(error: ResponseError) -> FetchedPartition {
+    FetchedPartition { error_code: error.code(), ..FetchedPartition::default() }
 }
 
 /// Whether the error says that the partition, for this client, is not there at all.

@@ -139,7 +139,8 @@ fn apply(own: &mut Settings, change: &Change, resource: &ConfigResource) -> Resu
     let setting = listed(resource, name, verb)?;
     let present = own.get(name).map_or(setting.default.unwrap_or_default(), String::as_str);
     let mut list = elements(present);
-    let given = elements(given);
+    // Nothing is an element, too, where one is given.
+    let given = if given.trim().is_empty() { vec![""] } else { elements(given) };
     if verb == "append" {
         for element in given {
             if !list.contains(&element) {

@@ -1,6 +1,6 @@
 //! ListOffsets (key 2): offsets by position and by time.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::list_offsets_request::ListOffsetsPartition;
@@ -29,11 +29,17 @@ impl Handlers {
                 }
             }
         }
+        let (mut places, mut told) = (HashMap::new(), HashSet::new());
         for topic in &body.topics {
             let found = self.permitted_topic(&request.context, Operation::Describe, &topic.name, TopicId::default());
-            let mut answered = ListOffsetsTopicResponse::default();
-            answered.name = topic.name.clone();
-            for asked in &topic.partitions {
+            // A topic that is named more than once is answered once, and so is a partition.
+            let place = *places.entry(topic.name.clone()).or_insert(response.topics.len());
+            if place == response.topics.len() {
+                let mut answered = ListOffsetsTopicResponse::default();
+                answered.name = topic.name.clone();
+                response.topics.push(answered);
+            }
+            for asked in topic.partitions.iter().filter(|p| told.insert((&topic.name, p.partition_index))) {
                 let outcome = match &found {
                     _ if duplicates.contains(&(topic.name.clone(), asked.partition_index)) => {
                         Err(ResponseError::InvalidRequest)
@@ -44,9 +50,9 @@ impl Handlers {
                     }
                     Err(error) => Err(*error),
                 };
-                answered.partitions.push(self.answer_offset(&request, asked.partition_index, outcome));
+                let answered = self.answer_offset(&request, asked.partition_index, outcome);
+                response.topics[place].partitions.push(answered);
             }
-            response.topics.push(answered);
         }
         Reply::encode(request.to, &response)
     }

@@ -20,12 +20,23 @@ use crate::security::{Operation, Permit, Resource};
 use super::create_topics::CLUSTER_METADATA_TOPIC;
 use super::{Handlers, errors, text};
 
+/// Version from which topics may be asked for by their ids.
+const IDS_SINCE: i16 = 12;
+/// Version from which requests have a place for ids, and a name may be null.
+const PLACE_FOR_IDS_SINCE: i16 = 10;
 /// What "no authorized operations were asked for" looks like.
 pub(super) const OPERATIONS_OMITTED: i32 = i32::MIN;
 
 impl Handlers {
     pub(super) async fn metadata(&self, request: Request, body: MetadataRequest) -> Reply {
         let version = request.to.version;
+        let mut asked = body.topics.iter().flatten();
+        if version < PLACE_FOR_IDS_SINCE && asked.any(|topic| topic.name.is_none()) {
+            return Reply::close("topics have names before version 10 of Metadata");
+        }
+        if let Some(refused) = refuse_ids(&body, version) {
+            return Reply::encode(request.to, &refused);
+        }
         let mut response = MetadataResponse::default();
         response.brokers = self.brokers(&request.context);
         response.cluster_id = Some(text(self.broker.image().cluster.to_string()));
@@ -86,9 +97,8 @@ impl Handlers {
     ) -> Vec<MetadataResponseTopic> {
         let mut answers = Vec::with_capacity(named.len());
         let mut seen = HashSet::with_capacity(named.len());
-        let has_ids = request.to.version >= 12;
         // As in Kafka: one id, and ids are all that counts. Java's admin client leaves the names empty beside them.
-        let by_id = has_ids && named.iter().any(|asked| !asked.topic_id.is_nil());
+        let by_id = named.iter().any(|asked| !asked.topic_id.is_nil());
         // A topic that is named twice is answered once.
         let key = |asked: &MetadataRequestTopic| (asked.name.clone().filter(|_| !by_id), asked.topic_id);
         for asked in named.into_iter().filter(|asked| seen.insert(key(asked))) {
@@ -96,12 +106,8 @@ impl Handlers {
             match &asked.name {
                 _ if by_id && id.is_zero() => {}
                 _ if by_id => answers.push(self.topic_by_id(&request.context, id)),
-                Some(name) if id.is_zero() => answers.push(self.named_topic(request, &name.0, may_create).await),
-                // Before version 12 a name cannot be null.
-                name => {
-                    let name = name.clone().map(|n| n.0).or((!has_ids).then(StrBytes::default));
-                    answers.push(failed(name, id, ResponseError::InvalidRequest));
-                }
+                Some(name) => answers.push(self.named_topic(request, &name.0, may_create).await),
+                None => answers.push(failed(None, id, ResponseError::InvalidRequest)),
             }
         }
         answers
@@ -176,6 +182,23 @@ impl Handlers {
         }
         ResponseError::UnknownTopicOrPartition
     }
+}
+
+/// Topics can be asked for by their ids since version 12 only, although requests have a place for them since 10. The whole
+/// request is refused then, in the form in which Kafka refuses one: without brokers.
+fn refuse_ids(body: &MetadataRequest, version: i16) -> Option<MetadataResponse> {
+    let named = body.topics.as_ref().filter(|_| version < IDS_SINCE)?;
+    if named.iter().all(|topic| topic.name.is_some() && topic.topic_id.is_nil()) {
+        return None;
+    }
+    let refused = named.iter().map(|topic| {
+        // Before version 12 a name cannot be null.
+        let name = topic.name.clone().unwrap_or_default().0;
+        failed(Some(name), TopicId(*topic.topic_id.as_bytes()), ResponseError::InvalidRequest)
+    });
+    let mut response = MetadataResponse::default();
+    response.topics = refused.collect();
+    Some(response)
 }
 
 /// Whether a topic may have this name.

@@ -28,6 +28,8 @@ const ZSTD_SINCE: i16 = 7;
 const CURRENT_LEADER_SINCE: i16 = 10;
 /// Version from which a batch adds its partition to its transaction (KIP-890).
 const ADDS_PARTITION_SINCE: i16 = 12;
+/// The log start in an answer that is about no log.
+const NO_LOG: i64 = -1;
 /// The only client that may write to internal topics.
 const ADMIN_CLIENT: &str = "__admin_client";
 
@@ -168,9 +170,15 @@ impl Handlers {
         for (place, data) in topic.partition_data.iter().enumerate() {
             let part = match self.find_partition(&found, data.index) {
                 Err(error) => Part::Done(failed(data.index, error, None)),
-                Ok(partition) => match self.append(&permit, &partition, data, &context, guard(place)).await {
-                    Ok(appended) => Part::Waiting { index: data.index, appended, log_append_time },
-                    Err(error) => Part::Done(refused(data.index, version, &error, partition.positions().log_start.0)),
+                Ok(partition) => match guard(place) {
+                    // What its coordinator refuses never gets to a log.
+                    Err(error) => Part::Done(refused(data.index, version, &error, NO_LOG)),
+                    Ok(guard) => match self.append(&permit, &partition, data, &context, guard).await {
+                        Ok(appended) => Part::Waiting { index: data.index, appended, log_append_time },
+                        Err(error) => {
+                            Part::Done(refused(data.index, version, &error, partition.positions().log_start.0))
+                        }
+                    },
                 },
             };
             parts.push(part);
@@ -184,10 +192,10 @@ impl Handlers {
         partition: &crate::partition::Partition,
         data: &PartitionProduceData,
         context: &ProduceContext<'_>,
-        guard: Result<Option<Guard>, ProduceError>,
+        guard: Option<Guard>,
     ) -> Result<Appended, ProduceError> {
         let records = data.records.clone().ok_or(CheckError::Empty)?;
-        self.broker.append(permit, partition, records, context, guard?).await
+        self.broker.append(permit, partition, records, context, guard).await
     }
 
     /// The request's timeout is no bound here. In Kafka it bounds the wait for other replicas, and the write quorum is
@@ -238,6 +246,7 @@ fn may_write(request: &Request, topic: &str) -> bool {
 
 /// Of a partition that is named more than once only the last is appended, as in Kafka, and it is answered once.
 fn keep_last_of_each(body: &mut ProduceRequest) {
+    body.topic_data.retain(|topic| !topic.partition_data.is_empty());
     let count: usize = body.topic_data.iter().map(|topic| topic.partition_data.len()).sum();
     if count < 2 {
         return;
@@ -269,7 +278,22 @@ fn failed(index: i32, error: ResponseError, message: Option<String>) -> Partitio
 
 fn refused(index: i32, version: i16, error: &ProduceError, log_start: i64) -> PartitionProduceResponse {
     let mut response = failed(index, errors::produce_in(error, version), Some(error.to_string()));
-    response.log_start_offset = log_start;
+    // What is no batch at all, or not one for this topic, never gets to a log.
+    let of_no_log = matches!(
+        error,
+        ProduceError::TooLarge { .. }
+            | ProduceError::CompressionVersion
+            | ProduceError::Check(
+                CheckError::Empty
+                    | CheckError::Incomplete
+                    | CheckError::Length(_)
+                    | CheckError::MoreThanOne
+                    | CheckError::OldMagic(_)
+                    | CheckError::UnknownMagic(_)
+                    | CheckError::Crc
+            )
+    );
+    response.log_start_offset = if of_no_log { NO_LOG } else { log_start };
     let places: &[i32] = match error {
         ProduceError::Timestamp { .. } => &[0],
         ProduceError::NoKey(places) => places,

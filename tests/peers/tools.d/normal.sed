@@ -24,6 +24,7 @@ s/ $//
 # Ids of producers, and how far a consumer got that was not told where to stop.
 s/^([a-z-]+ 1) [0-9]+ ([A-Z][A-Za-z]+)$/\1 PID \2/
 s/^(1 [a-z-]+) [0-9]+ ([0-9]+ [A-Z][A-Za-z]+ [0-9]+ TIME) [0-9]+/\1 PID \2 DURATION/
+s/^(1 [a-z-]+) [0-9]+ ([0-9]+ [A-Z][A-Za-z]+ [0-9]+ None None)/\1 PID \2/
 s/^[0-9]+ ([0-9]+ -?[0-9]+) -?[0-9]+ TIME /PID \1 SEQUENCE TIME /
 s/^(perf-consumer-N perf 0) [0-9]+ ([0-9]+) [0-9]+ /\1 N \2 N /
 # Where the metadata log stands.

@@ -1,5 +1,7 @@
 //! DeleteGroups (key 42).
 
+use std::collections::HashSet;
+
 use kafka_protocol::messages::delete_groups_response::DeletableGroupResult;
 use kafka_protocol::messages::{DeleteGroupsRequest, DeleteGroupsResponse};
 
@@ -13,7 +15,9 @@ use super::{UNEXPECTED, code};
 impl Handlers {
     pub(in crate::kafka::handlers) async fn delete_groups(&self, request: Request, body: DeleteGroupsRequest) -> Reply {
         let mut response = DeleteGroupsResponse::default();
-        for id in body.groups_names {
+        // A group that is named more than once is answered once.
+        let mut seen = HashSet::new();
+        for id in body.groups_names.into_iter().filter(|id| seen.insert(id.clone())) {
             let ask = group::Request::DeleteGroup(DeleteGroup { group: id.to_string() });
             let outcome = match self.group_permit(&request, Operation::Delete, &id) {
                 Ok(permit) => self.ask_group(&permit, &id, ask).await,

@@ -1,5 +1,8 @@
 //! OffsetCommit (key 8).
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
 use kafka_protocol::messages::offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic};
 use kafka_protocol::messages::{OffsetCommitRequest, OffsetCommitResponse};
 
@@ -57,6 +60,7 @@ impl Handlers {
                 topics.push(asked);
             }
         }
+        let refused_some = response.topics.iter().flat_map(|t| &t.partitions).any(|part| part.error_code != 0);
         if let Ok(permit) = permit
             && (!topics.is_empty() || response.topics.is_empty())
         {
@@ -73,11 +77,31 @@ impl Handlers {
             let outcome = self.ask_group(&permit, &group, group::Request::OffsetCommit(commit)).await;
             fill(&mut response, outcome);
         }
+        // Kafka puts a topic's answers together only where it has some of its own to add.
+        if refused_some {
+            merge(&mut response);
+        }
         for part in response.topics.iter().flat_map(|t| &t.partitions) {
             self.count_code(&request, part.error_code);
         }
         Reply::encode(request.to, &response)
     }
+}
+
+/// A topic that the request names more than once is answered once.
+fn merge(response: &mut OffsetCommitResponse) {
+    let mut places: HashMap<_, usize> = HashMap::new();
+    let mut merged: Vec<OffsetCommitResponseTopic> = Vec::with_capacity(response.topics.len());
+    for topic in std::mem::take(&mut response.topics) {
+        match places.entry((topic.name.clone(), topic.topic_id)) {
+            Entry::Occupied(place) => merged[*place.get()].partitions.extend(topic.partitions),
+            Entry::Vacant(place) => {
+                place.insert(merged.len());
+                merged.push(topic);
+            }
+        }
+    }
+    response.topics = merged;
 }
 
 /// Puts the coordinator's answers in the places that were not refused before, which are in the same order.

@@ -62,6 +62,7 @@ impl Handlers {
             Ok(_) => UNEXPECTED,
             Err(code) => code,
         };
+        response.topics.retain(|topic| !topic.partitions.is_empty());
         if failed != 0 {
             response.error_code = failed;
             response.topics.clear();

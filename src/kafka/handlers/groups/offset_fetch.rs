@@ -18,6 +18,8 @@ use super::{UNEXPECTED, UNKNOWN_TOPIC_ID, code, owned, topic_id, wire_id};
 const MANY_SINCE: i16 = 8;
 /// Versions below say an error of the group with each partition only.
 const ERROR_SINCE: i16 = 2;
+/// Version from which null asks for all that a group has committed.
+const ALL_SINCE: i16 = 2;
 const EPOCH_SINCE: i16 = 5;
 const IDS_SINCE: i16 = 10;
 
@@ -37,6 +39,9 @@ struct FetchedPart {
 impl Handlers {
     pub(in crate::kafka::handlers) async fn offset_fetch(&self, request: Request, body: OffsetFetchRequest) -> Reply {
         let version = request.to.version;
+        if version < ALL_SINCE && body.topics.is_none() {
+            return Reply::close("version 1 of OffsetFetch cannot ask for all topics");
+        }
         let mut response = OffsetFetchResponse::default();
         if version >= MANY_SINCE {
             let mut room = Room::new(&request);

@@ -10,6 +10,7 @@ use kafka_protocol::messages::add_partitions_to_txn_response::{
 };
 use kafka_protocol::messages::{AddPartitionsToTxnRequest, AddPartitionsToTxnResponse};
 
+use crate::broker::is_internal_topic;
 use crate::kafka::handlers::{Handlers, errors};
 use crate::kafka::{Reply, Request};
 use crate::security::{Operation, Resource};
@@ -72,8 +73,11 @@ impl Handlers {
         topics: &[AddPartitionsToTxnTopic],
         verify_only: bool,
     ) -> Vec<AddPartitionsToTxnTopicResult> {
+        let of_client = request.to.version < MANY_SINCE;
         let refusal = |topic: &str, index: i32| match self.topic_refusal(request, Operation::Write, topic) {
             Some(code) => Some(code),
+            // A client's transaction reaches internal topics through their coordinators only.
+            None if of_client && is_internal_topic(topic) => Some(ResponseError::TopicAuthorizationFailed.code()),
             None => (!self.has_partition(topic, index)).then_some(UNKNOWN_TOPIC),
         };
         let bad = topics.iter().any(|t| t.partitions.iter().any(|index| refusal(&t.name, *index).is_some()));

@@ -16,7 +16,10 @@ impl Handlers {
         request: Request,
         body: InitProducerIdRequest,
     ) -> Reply {
+        let known = body.producer_id.0 != -1;
         let outcome = match &body.transactional_id {
+            // One without the other is nobody's, with a transaction or without.
+            _ if known != (body.producer_epoch != -1) => Err(ResponseError::InvalidRequest.code()),
             Some(id) => self.init_transactional(&request, id, &body).await,
             None => self.init_idempotent(&request).await,
         };
@@ -50,9 +53,6 @@ impl Handlers {
     ) -> Result<Producer, i16> {
         let permit = self.transaction_permit(request, Operation::Write, id)?;
         let known = body.producer_id.0 != -1;
-        if known != (body.producer_epoch != -1) {
-            return Err(ResponseError::InvalidRequest.code());
-        }
         let ask = transaction::Request::InitProducerId {
             transactional_id: id.to_owned(),
             timeout_ms: body.transaction_timeout_ms,

@@ -8,7 +8,7 @@ use kafka_protocol::messages::txn_offset_commit_response::{
 use kafka_protocol::messages::{TxnOffsetCommitRequest, TxnOffsetCommitResponse};
 
 use crate::broker::{CoordinatorKind, OFFSETS_TOPIC};
-use crate::group::{self, CommitPartition, CommitTopic, OffsetCommit};
+use crate::group::{self, CommitPartition, CommitTopic, GroupError, OffsetCommit};
 use crate::kafka::handlers::Handlers;
 use crate::kafka::{Reply, Request};
 use crate::security::{Operation, Permit};
@@ -76,6 +76,10 @@ impl Handlers {
         let group = body.group_id.to_string();
         let transaction = self.transaction_permit(request, Operation::Write, &id)?;
         let permit = self.group_permit(request, Operation::Read, &group)?;
+        if group.is_empty() {
+            // Before the transaction would take part in anything.
+            return Err(GroupError::InvalidGroupId.code());
+        }
         let found = self.broker.find_coordinator(&permit, CoordinatorKind::Group, &group).await;
         found.map_err(|error| error.code())?;
         self.admit_group(request, &transaction, body).await?;

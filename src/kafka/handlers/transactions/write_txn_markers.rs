@@ -11,7 +11,7 @@ use crate::kafka::handlers::{Handlers, errors};
 use crate::kafka::{Reply, Request};
 use crate::security::{Operation, Resource};
 
-use super::UNKNOWN_TOPIC;
+use super::{UNEXPECTED, UNKNOWN_TOPIC};
 
 impl Handlers {
     pub(in crate::kafka::handlers) async fn write_txn_markers(
@@ -64,6 +64,8 @@ impl Handlers {
         let Some(found) = self.broker.topic(topic) else { return UNKNOWN_TOPIC };
         match self.find_partition(&found, index) {
             Err(error) => error.code(),
+            // No producer ever has such an epoch; a real broker fails while it makes the marker.
+            Ok(_) if end.epoch < 0 => UNEXPECTED,
             Ok(partition) => match self.broker.write_txn_marker(permit, &partition, end).await {
                 Ok(()) => 0,
                 Err(error) => errors::produce(&error).code(),
