@@ -12,7 +12,8 @@ const NOBODY: Uuid = Uuid::from_bytes([7; 16]);
 pub fn run() {
     let mut world = World::new("topics").settling();
     let name = world.topic("topic", 2, &[]);
-    creations(&mut world, &name);
+    creations(&mut world);
+    creations_beside(&mut world, &name);
     assignments(&mut world);
     growths(&mut world, &name);
     deletions(&mut world, &name);
@@ -38,7 +39,7 @@ fn config(name: &str, value: Option<&str>) -> create_topics_request::CreatableTo
     create_topics_request::CreatableTopicConfig::default().with_name(text(name)).with_value(value.map(text))
 }
 
-fn creations(world: &mut World, existing: &str) {
+fn creations(world: &mut World) {
     let long = ["x".repeat(249), "x".repeat(250)];
     for name in ["", ".", "..", " ", "a b", "a/b", "a\u{e4}", "a\n", "a:b", "__cluster_metadata", &long[1]] {
         world.watched = vec![Watched::Topic(name.into())];
@@ -88,6 +89,10 @@ fn creations(world: &mut World, existing: &str) {
             create(vec![creatable(&name, 1, 1).with_configs(configs.clone())]).with_validate_only(true)
         });
     }
+}
+
+/// Topics that are there, that are named twice, or that get in one another's way.
+fn creations_beside(world: &mut World, existing: &str) {
     world.watched = vec![Watched::Topic(existing.into())];
     world.ask("CreateTopics: what is there", |_, _| create(vec![creatable(existing, 1, 1)]));
     world.ask("CreateTopics, only tried: what is there", |_, _| {

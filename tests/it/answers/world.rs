@@ -129,8 +129,7 @@ impl World {
     where
         R::Response: std::fmt::Debug,
     {
-        self.ends.clear();
-        let before = self.state();
+        let before = self.state_before();
         let began = Instant::now();
         let mut shown = match self.call(version, request) {
             Ok(answer) => render::line(&answer),
@@ -142,6 +141,23 @@ impl World {
         let new = after.iter().filter(|line| !before.contains(line)).map(|line| format!("\n+ {line}"));
         gone.chain(new).for_each(|change| shown.push_str(&change));
         shown
+    }
+
+    /// The state before a request, from which ends of partitions are counted. What a real Kafka does behind earlier
+    /// answers has to be over.
+    fn state_before(&mut self) -> Vec<String> {
+        loop {
+            self.ends.clear();
+            let state = self.state();
+            if self.target.broker.is_some() || self.watched.is_empty() {
+                return state;
+            }
+            let ends = std::mem::take(&mut self.ends);
+            std::thread::sleep(Duration::from_millis(20));
+            if self.state() == state && self.ends == ends {
+                return state;
+            }
+        }
     }
 
     /// The state after a request. A real Kafka shows what it has accepted, and writes of its coordinators, a little later.

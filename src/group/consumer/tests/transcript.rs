@@ -45,7 +45,7 @@ impl Names {
                 Reply::ConsumerGroupHeartbeat(reply) => reply.member.clone().unwrap_or_default(),
                 _ => continue,
             };
-            if id.len() >= 36 && !self.0.contains(&id) {
+            if id.len() >= 22 && !self.0.contains(&id) {
                 self.0.push(id);
             }
         }
