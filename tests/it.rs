@@ -17,6 +17,7 @@ mod it {
     mod hostile;
     mod kill_loop;
     mod load;
+    mod matrix;
     mod oracle;
     mod outage;
     mod plants;

@@ -16,10 +16,16 @@ pub const LISTING_ANSWER_BYTES: usize = 8 * MIB;
 /// The same for one thing with all its parts: a group with its members, a transaction with its partitions. A group of
 /// 500 members takes about this much.
 pub const DESCRIPTION_ANSWER_BYTES: usize = 256 * KIB;
+/// Of all such descriptions in one answer: one request can name the same thing over and over. A full group has room.
+pub const DESCRIPTIONS_BYTES_MAX: usize = 128 * MIB;
 /// Requests of one connection that are read but not yet answered.
 pub const CONNECTION_REQUESTS_MAX: usize = 128;
 /// Bytes of one connection's requests that are read but not yet answered; the next frame waits.
 pub const CONNECTION_BYTES_MAX: usize = 128 * MIB;
+/// Bytes of one connection's finished answers that are not yet written: while there are more, none of its requests is begun
+/// or read. As no request is begun before the answer to the one before is known (but for Produce and Fetch, which are
+/// charged for what they may answer), a peer that does not read holds so much and one answer.
+pub const CONNECTION_ANSWER_BYTES_MAX: usize = 16 * MIB;
 /// Largest answer to one Fetch (Kafka's `fetch.max.bytes` default on the broker).
 pub const FETCH_BYTES_MAX: usize = 55 * MIB;
 /// Largest record batch (Kafka's `message.max.bytes` default: 1 MiB plus the 12 bytes of an old log overhead).
@@ -48,6 +54,8 @@ const _: () = assert!(BATCH_BYTES_DEFAULT <= BATCH_BYTES_MAX);
 const _: () = assert!(BATCH_BYTES_MAX < REQUEST_BYTES_MAX, "a largest batch must fit in a frame");
 const _: () = assert!(REQUEST_BYTES_MAX < CONNECTION_BYTES_MAX, "one largest frame must be admitted");
 const _: () = assert!(LISTING_ANSWER_BYTES < CONNECTION_BYTES_MAX);
+const _: () = assert!(CONNECTION_ANSWER_BYTES_MAX < CONNECTION_BYTES_MAX);
 const _: () = assert!(DESCRIPTION_ANSWER_BYTES * CONNECTION_REQUESTS_MAX <= CONNECTION_BYTES_MAX);
+const _: () = assert!(DESCRIPTION_ANSWER_BYTES < DESCRIPTIONS_BYTES_MAX);
 const _: () = assert!(FETCH_BYTES_MAX < i32::MAX as usize);
 const _: () = assert!(COMMAND_PARTITIONS_MAX >= TOPIC_PARTITIONS_MAX, "a topic is created by one command");

@@ -1,5 +1,5 @@
-//! What happens to data in object storage: merging into segments, retention, the sweep of dead objects, and the
-//! snapshots of the metadata beside them.
+//! What happens to data in object storage: merging into segments, the sweep of dead objects, and the snapshots of the
+//! metadata beside them; retention has a module of its own.
 //!
 //! Index entries go first, by a committed command; bytes go after a grace, and never while the newest snapshot in
 //! the bucket still names them.
@@ -14,12 +14,10 @@ use crate::partition::Partition;
 use crate::quorum::Unsettled;
 
 use super::upload::{Part, UploadError, blocking, build};
-use super::{Broker, FetchError, TopicSettings};
+use super::{Broker, FetchError};
 
 /// Objects handled in one step of a sweep.
 const SWEEP_STEP: usize = 500;
-/// Partitions whose log start one command moves.
-const RETENTION_STEP: usize = 1_000;
 /// Ranges of one partition looked at in one step.
 const RANGES_STEP: usize = 1_000;
 /// A range of this size reads well as it is: rewriting it would cost more than it saves.
@@ -77,70 +75,8 @@ impl Broker {
         }
     }
 
-    /// Moves log starts by `retention.ms` and `retention.bytes`.
-    async fn apply_retention(&self) -> Result<(), UploadError> {
-        let image = self.image();
-        let mut changes = Vec::new();
-        for topic in image.topics.values() {
-            let settings = self.topic_settings(topic);
-            if !settings.cleanup_policy.delete
-                || (settings.retention_ms.is_none() && settings.retention_bytes.is_none())
-            {
-                continue;
-            }
-            for index in 0..topic.partitions.len() {
-                let id = PartitionId { topic: topic.id, index: index as i32 };
-                let Some(partition) = self.registry.get(id) else { continue };
-                if let Some(to) =
-                    self.retained_from(&partition, topic.partitions[index].object_bytes, &settings).await?
-                {
-                    changes.push((id, to));
-                }
-            }
-            if changes.len() >= RETENTION_STEP {
-                self.advance_log_start(std::mem::take(&mut changes)).await?;
-            }
-        }
-        if !changes.is_empty() {
-            self.advance_log_start(changes).await?;
-        }
-        Ok(())
-    }
-
-    /// The log start that retention asks for, if it is a new one. Ranges go whole, oldest first.
-    async fn retained_from(
-        &self,
-        partition: &Arc<Partition>,
-        object_bytes: u64,
-        settings: &TopicSettings,
-    ) -> Result<Option<Offset>, UploadError> {
-        let at = partition.positions();
-        if at.uploaded_end <= at.log_start {
-            return Ok(None);
-        }
-        let expired_before = settings.retention_ms.map(|ms| self.clock.wall_ms().saturating_sub(ms));
-        let mut total = object_bytes.saturating_add(partition.tail_bytes());
-        let ranges = self.ranges_of(partition.id, Offset::ZERO, at.uploaded_end).await?;
-        let mut to = at.log_start;
-        for (_, range) in ranges {
-            let expired = expired_before.is_some_and(|before| range.max_timestamp >= 0 && range.max_timestamp < before);
-            let too_large = settings.retention_bytes.is_some_and(|keep| total.saturating_sub(range.bytes) >= keep);
-            if range.records == 0 && !too_large {
-                // What compaction has emptied ages with what follows it, for there is nothing to drop.
-                continue;
-            }
-            if !expired && !too_large {
-                break;
-            }
-            total = total.saturating_sub(range.bytes);
-            to = to.max(range.end);
-            self.upload_metrics.retention_ranges.fetch_add(1, Ordering::Relaxed);
-        }
-        Ok((to > at.log_start).then_some(to))
-    }
-
     /// Ranges of a partition from the one that holds or follows `from` on; at most `RANGES_STEP`.
-    async fn ranges_of(
+    pub(super) async fn ranges_of(
         &self,
         partition: PartitionId,
         from: Offset,

@@ -21,6 +21,7 @@ mod producer_state;
 pub mod quota;
 mod reconcile;
 mod registry;
+mod retention;
 pub mod settings;
 mod start;
 mod stop;

@@ -144,7 +144,12 @@ fn batch(producer: i64, epoch: i16, sequence: i32, transactional: bool) -> Store
 
 impl Process {
     fn create_topic(&self) {
-        let topic = NewTopic { name: TOPIC.to_owned(), partitions: 1, replication_factor: 1, configs: Vec::new() };
+        self.create_topic_with(&[]);
+    }
+
+    fn create_topic_with(&self, configs: &[(&str, &str)]) {
+        let configs = configs.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+        let topic = NewTopic { name: TOPIC.to_owned(), partitions: 1, replication_factor: 1, configs };
         let permit = permit(Operation::Create, Resource::topic(TOPIC));
         self.runtime.block_on(self.broker.create_topic(&permit, topic)).expect("created");
     }
@@ -371,4 +376,43 @@ fn what_a_coordinator_writes_in_a_transaction_is_unstable_until_it_ends() {
     assert_eq!(process.latest(Isolation::ReadCommitted), 0);
     process.end(7, 1, 0, true).expect("committed");
     assert_eq!(process.read(0), (vec![0, 1, 2], vec![]));
+}
+
+#[test]
+fn retention_cuts_into_a_range_that_is_larger_than_a_segment() {
+    const RECORDS: i64 = 20_000;
+    const KEEP: u64 = 3 << 19;
+    let process = World::new().start();
+    process.create_topic_with(&[("segment.bytes", "1048576"), ("retention.bytes", "1572864"), ("retention.ms", "-1")]);
+    let topic = || process.broker.topic(TOPIC).expect("there");
+    let maintain = || process.runtime.block_on(process.broker.maintain(&mut None));
+    let log_start = || process.partition().positions().log_start;
+    let mut bytes = vec![];
+    for _ in 0..12 {
+        let batch = sample::batch(RECORDS as i32, SystemClock.wall_ms());
+        bytes.push((batch.head.len() + batch.body.len()) as u64);
+        process.produce(batch).expect("produced");
+    }
+    process.upload();
+    let total: u64 = bytes.iter().sum();
+    assert!(total > 2 * KEEP && topic().partitions[0].object_bytes == total, "one range of {total} bytes");
+    maintain();
+    let from = log_start();
+    let kept: u64 = bytes.iter().enumerate().filter(|(i, _)| (*i as i64) * RECORDS >= from.0).map(|(_, b)| b).sum();
+    assert_eq!(from.0 % RECORDS, 0, "the log begins with a batch");
+    assert!((KEEP..KEEP + (1 << 20)).contains(&kept), "{kept} bytes are kept from {from:?} on");
+    assert_eq!(process.read(from.0).0.first(), Some(&from.0));
+    maintain();
+    assert_eq!(log_start(), from, "what is below the log start does not count as kept");
+    assert_eq!(topic().partitions[0].object_bytes, total, "its bytes are there as long as a part is read");
+
+    for _ in 0..6 {
+        process.produce(sample::batch(RECORDS as i32, SystemClock.wall_ms())).expect("produced");
+    }
+    process.upload();
+    maintain();
+    maintain();
+    assert_eq!(log_start(), Offset(12 * RECORDS), "the first range goes whole");
+    assert!(topic().partitions[0].object_bytes < total);
+    assert_eq!(process.read(12 * RECORDS).0.len(), 6);
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use tracing_subscriber::EnvFilter;
 
 use super::options::Options;
-use super::sources::Merged;
+use super::sources::{Merged, origin_of};
 use super::suggest::nearest;
 use super::{Config, ConfigError, DevListeners, HostPort, Listener, LogFormat, Mode, Sources};
 use super::{PLAINTEXT, SSL};
@@ -42,7 +42,10 @@ pub(super) fn check(merged: Merged, sources: &Sources, dev: Option<&DevListeners
     numbers(&options, &refuse)?;
     let (plaintext, tls, admin) = match dev {
         None => serve_listeners(&options, &refuse)?,
-        Some(listeners) => dev_listeners(listeners)?,
+        Some(listeners) => {
+            no_other_listeners(&options, &sources.file, &refuse)?;
+            dev_listeners(listeners)?
+        }
     };
     let log_format = log(&options, &refuse)?;
     let place = place(&options, &data_dir, &refuse)?;
@@ -167,6 +170,26 @@ fn serve_listeners(options: &Options, refuse: &Refuse) -> Result<Listening, Conf
     }
     different(&[("listeners.tls", tls), ("admin.listen", admin)], refuse)?;
     Ok((None, Listener { name: SSL, bind: tls, advertise }, admin))
+}
+
+/// Under `dev` the flags alone say where to listen. The file may say otherwise, as `serve` reads it too; who says it
+/// for this one run means something that does not come about.
+fn no_other_listeners(options: &Options, file: &Path, refuse: &Refuse) -> Result<(), ConfigError> {
+    let in_file = origin_of(file);
+    for (key, value, remedy) in [
+        ("listeners.tls", &options.listeners.tls, "casemate dev listens where --tls-listen says: give that instead"),
+        (
+            "listeners.advertise",
+            &options.listeners.advertise,
+            "casemate dev tells clients where it listens: remove this",
+        ),
+        ("admin.listen", &options.admin.listen, "casemate dev listens where --admin-listen says: give that instead"),
+    ] {
+        if refuse.0.get(key).is_some_and(|origin| *origin != in_file) {
+            return Err(refuse.key(key, value, remedy));
+        }
+    }
+    Ok(())
 }
 
 fn dev_listeners(listeners: &DevListeners) -> Result<Listening, ConfigError> {

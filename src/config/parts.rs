@@ -54,6 +54,7 @@ impl Config {
             request_bytes_max: settings.request_bytes_max,
             requests_max: limits::CONNECTION_REQUESTS_MAX,
             bytes_max: limits::CONNECTION_BYTES_MAX,
+            answer_bytes_max: limits::CONNECTION_ANSWER_BYTES_MAX,
             frame_timeout: Duration::from_millis(limits.frame_timeout_ms),
             idle_timeout: settings.connection_idle_ms.map_or(NEVER, Duration::from_millis),
             // The rest of the bound is for the last uploads.

@@ -18,7 +18,7 @@ use crate::broker::settings;
 const FILE_BYTES_MAX: u64 = 1 << 20;
 const PREFIX: &str = "CASEMATE_";
 /// Variables of that prefix that are no options: they are for tests and for tools beside the binary.
-const RESERVED: [&str; 1] = ["CASEMATE_FAILPOINTS"];
+const RESERVED: [&str; 2] = ["CASEMATE_FAILPOINTS", "CASEMATE_TRIED"];
 const RESERVED_PREFIXES: [&str; 2] = ["CASEMATE_TEST_", "CASEMATE_PEERS_"];
 /// Names a bug for the tests to catch. Where none can be planted it is refused as any other name.
 const PLANT: &str = "CASEMATE_PLANT";
@@ -154,7 +154,7 @@ fn file_layer(sources: &Sources, known: &Known) -> Result<Layer, ConfigError> {
     let syntax = |error: String| ConfigError::Syntax { path: path.to_owned(), detail: one_line(&error) };
     let parsed: Dict = Toml::from_str(&text).map_err(|error| syntax(error.to_string()))?;
     let mut layer = Layer::new();
-    let origin = format!("in {}", path.display());
+    let origin = origin_of(path);
     for (key, value) in parsed {
         let (section, values) = match value {
             Value::Dict(_, values) if key == "kafka" || known.is_section(&key) => (key, values),
@@ -183,6 +183,11 @@ fn file_layer(sources: &Sources, known: &Known) -> Result<Layer, ConfigError> {
         }
     }
     Ok(layer)
+}
+
+/// Where a value of the file comes from.
+pub(super) fn origin_of(file: &Path) -> String {
+    format!("in {}", file.display())
 }
 
 fn check_scalar(value: &Value) -> Result<(), String> {

@@ -235,6 +235,21 @@ fn dev_listens_on_loopback_only_whatever_the_file_says() {
     assert_eq!(config.mode, Mode::Dev);
     assert!(config.plaintext.is_some_and(|l| l.bind.ip().is_loopback()) && config.tls.bind.ip().is_loopback());
     assert_eq!(config.tls.advertise, None);
+    for (set, part) in [
+        (
+            "listeners.tls=",
+            "listeners.tls = \"\" (from --set) cannot be used: casemate dev listens where --tls-listen says",
+        ),
+        ("listeners.tls=127.0.0.1:9099", "--tls-listen"),
+        ("listeners.advertise=kafka.example:9093", "tells clients where it listens"),
+        ("admin.listen=127.0.0.1:0", "--admin-listen"),
+    ] {
+        let error = Config::load_dev(&folder.sources(&[], &[set]), &listeners).unwrap_err().to_string();
+        assert!(error.contains(part), "{error}");
+    }
+    let set = folder.sources(&[("CASEMATE_ADMIN_LISTEN", "127.0.0.1:0")], &[]);
+    let error = Config::load_dev(&set, &listeners).unwrap_err().to_string();
+    assert!(error.contains("from CASEMATE_ADMIN_LISTEN") && error.contains("--admin-listen"), "{error}");
     for (wrong, part) in [
         (
             DevListeners { plaintext: given("0.0.0.0:9092"), ..listeners.clone() },

@@ -76,6 +76,14 @@ impl Outcome {
     pub fn encode(to: ReplyTo, body: &impl Encodable) -> Outcome {
         encode::response(to, body).into()
     }
+
+    /// Length of the answer.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Outcome::Send(rope) | Outcome::Throttled { answer: Some(rope), .. } => rope.len(),
+            Outcome::Silent | Outcome::Throttled { answer: None, .. } | Outcome::Close(_) => 0,
+        }
+    }
 }
 
 impl From<Result<Rope, encode::EncodeError>> for Outcome {

@@ -84,8 +84,8 @@ pub enum SnapshotError {
 pub enum OpenError {
     #[error("objects.{key} = {value:?} {reason}")]
     Option { key: &'static str, value: String, reason: String },
-    #[error("the folder {path} cannot be used for objects: {reason}")]
-    Folder { path: String, reason: String },
+    #[error("the folder {path} cannot be used for objects ({reason}): {remedy}; objects.url names where they are kept")]
+    Folder { path: String, reason: String, remedy: &'static str },
     #[error("{0}")]
     Credentials(#[from] CredentialsError),
 }

@@ -42,7 +42,7 @@ pub use metrics::{ObjectMetrics, Outcome, Request};
 pub use objects::{Deleted, Objects};
 pub use options::{Bucket, ObjectOptions, Place};
 pub use probe::Capabilities;
-pub use reader::ObjectRead;
+pub use reader::{BlockSpan, ObjectRead};
 pub use snapshot::Snapshot;
 pub use state::{AbortedTransaction, OpenTransaction, PartitionState, ProducerBatch, ProducerEntry, RunTransactions};
 pub use verify::verify_object;

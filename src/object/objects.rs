@@ -21,7 +21,7 @@ use super::format::{
 use super::metrics::ObjectMetrics;
 use super::options::{Backend, ObjectOptions, backend};
 use super::probe::{Capabilities, probe};
-use super::reader::{ObjectRead, Reader};
+use super::reader::{BlockSpan, ObjectRead, Reader};
 use super::snapshot::{self, Snapshot};
 use super::state::{PartitionState, RunTransactions};
 use super::store::{Keys, Store};
@@ -150,6 +150,11 @@ impl Objects {
         max_bytes: usize,
     ) -> Result<ObjectRead, ReadError> {
         self.merging.read(partition, run, from, max_bytes).await
+    }
+
+    /// Ends and sizes of the blocks of a range, from its index: offsets at which it can be cut without reading it.
+    pub async fn blocks(&self, partition: PartitionId, run: &RangeEntry) -> Result<Vec<BlockSpan>, ReadError> {
+        self.merging.blocks(partition, run).await
     }
 
     /// Fetches the beginning of a range in the background, for a reader that will come to it.

@@ -1,5 +1,6 @@
 //! Where objects are kept, and how much memory reading them may use.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -84,8 +85,18 @@ pub(super) fn backend(place: &Place, tls: Option<TlsConnector>) -> Result<Backen
 
 fn folder(path: &Path) -> Result<Backend, OpenError> {
     let named = path.display().to_string();
-    let folder = SyncedFolder::open(path)
-        .map_err(|error| OpenError::Folder { path: named.clone(), reason: error.to_string() })?;
+    let folder = SyncedFolder::open(path).map_err(|error| OpenError::Folder {
+        path: named.clone(),
+        reason: error.to_string(),
+        remedy: match error.kind() {
+            ErrorKind::AlreadyExists | ErrorKind::NotADirectory => "move the file that is in its way elsewhere",
+            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+                "let this user write there (check mount, owner and mode)"
+            }
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "free space there",
+            _ => "check the disk and its mount",
+        },
+    })?;
     Ok(Backend { store: Arc::new(folder), prefix: String::new(), place: format!("the folder {named}") })
 }
 

@@ -11,6 +11,7 @@ use crate::metadata::RangeEntry;
 
 use super::cache::{PartCache, Place};
 use super::error::{Part, ReadError, StoreError};
+use super::format::BLOCK_HEADER_BYTES;
 use super::run::{Batches, BlockEntry, RunIndex};
 use super::state::{PartitionState, RunTransactions};
 use super::store::transfer_time;
@@ -31,6 +32,17 @@ pub struct ObjectRead {
     /// Bytes by which the read-ahead reaches beyond this range: worth a [`prefetch`](super::Objects::prefetch) of the
     /// range that follows.
     pub ahead_bytes: u64,
+}
+
+/// One block of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlockSpan {
+    /// Exclusive.
+    pub end: Offset,
+    /// Bytes of the batches.
+    pub bytes: u64,
+    /// Unix ms; −1 if there is none.
+    pub max_timestamp: i64,
 }
 
 /// Reads runs through the cache.
@@ -103,6 +115,17 @@ impl Reader {
             }
         }
         Ok(None)
+    }
+
+    /// See [`Objects::blocks`](super::Objects::blocks).
+    pub async fn blocks(&self, partition: PartitionId, run: &RangeEntry) -> Result<Vec<BlockSpan>, ReadError> {
+        let index = self.index(partition, run).await?;
+        let span = |block: &BlockEntry| BlockSpan {
+            end: block.end,
+            bytes: u64::from(block.length).saturating_sub(BLOCK_HEADER_BYTES as u64),
+            max_timestamp: block.max_timestamp,
+        };
+        Ok(index.blocks.iter().map(span).collect())
     }
 
     /// State of the partition exactly as of the end of the run.

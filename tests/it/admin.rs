@@ -68,6 +68,24 @@ fn a_topic_lives_from_create_to_delete() {
     assert_eq!(client.list_offset(&name, 0, -1).unwrap().2, 0);
 }
 
+/// Java's admin client leaves the name empty beside the id.
+#[test]
+fn one_topic_id_and_names_count_for_nothing() {
+    let target = Target::new();
+    let mut client = target.client();
+    let name = unique("by-id");
+    assert_eq!(client.create_topic(&name, 1, &[]).unwrap(), 0);
+    wait_for_leaders(&mut client, &name, 1);
+    let id = client.metadata(&[&name]).unwrap().topics[0].topic_id;
+    let asked = |name: &str, id| {
+        metadata_request::MetadataRequestTopic::default().with_name(Some(topic(name))).with_topic_id(id)
+    };
+    let topics = vec![asked("", id), asked("other", id), asked(&name, Default::default())];
+    let response = client.call(12, &MetadataRequest::default().with_topics(Some(topics))).unwrap();
+    let answers: Vec<_> = response.topics.into_iter().map(|t| (t.error_code, t.topic_id, t.name)).collect();
+    assert_eq!(answers, [(0, id, Some(topic(&name)))]);
+}
+
 #[test]
 fn bad_topics_are_refused() {
     let target = Target::new();
@@ -138,6 +156,25 @@ fn deleted_records_are_gone() {
     assert_eq!(delete(&mut client, 11).0, 1, "beyond the end");
     assert_eq!(delete(&mut client, -1), (0, 10), "-1 is the high watermark");
     assert_eq!(client.list_offset(&name, 0, -1).unwrap().2, 10, "the end stays");
+    assert_eq!(alter(&mut client, &name, &[("cleanup.policy", 0, Some("compact"))]), 0);
+    eventually("a compacted topic keeps its records", READY, || (delete(&mut client, 10).0 == 44).then_some(()));
+}
+
+#[test]
+fn a_topic_of_coordinators_is_made_as_they_want_it_whoever_names_it_first() {
+    let target = Target::new();
+    let mut client = target.client();
+    for name in ["__consumer_offsets", "__transaction_state", "__cluster_metadata"] {
+        let asked = metadata_request::MetadataRequestTopic::default().with_name(Some(topic(name)));
+        let request = MetadataRequest::default().with_topics(Some(vec![asked])).with_allow_auto_topic_creation(true);
+        client.call(12, &request).unwrap();
+    }
+    for name in ["__consumer_offsets", "__transaction_state"] {
+        wait_for_leaders(&mut client, name, 50);
+        assert_eq!(config(&mut client, TOPIC, name, "cleanup.policy"), Some((Some("compact".into()), 1)));
+    }
+    let error = client.metadata(&["__cluster_metadata"]).unwrap().topics[0].error_code;
+    assert!([3, 17].contains(&error), "there is no such topic: {error}");
 }
 
 #[test]

@@ -128,6 +128,21 @@ fn a_read_only_folder_is_refused_with_a_remedy() {
         .expect(4, &[&data.display().to_string(), "Read-only file system", "mount, owner and mode"]);
 }
 
+#[test]
+fn objects_on_a_read_only_disk_are_refused_with_a_remedy() {
+    let dir = folder();
+    let Some(disk) = SmallDisk::mount(&dir.path().join("disk"), 16) else {
+        return skip("a tmpfs cannot be mounted here (not root?)");
+    };
+    let (data, objects) = (dir.path().join("data"), disk.0.join("objects"));
+    let launch = || launch(&data).set("objects.url", &format!("file://{}", objects.display()));
+    launch().start().terminate(Duration::from_secs(30)).expect(0, &[]);
+    let remounted = Command::new("mount").args(["-o", "remount,ro"]).arg(&disk.0).status();
+    assert!(remounted.is_ok_and(|status| status.success()), "a tmpfs can be made read-only");
+    let named = objects.display().to_string();
+    launch().run_to_end().expect(2, &[&named, "Read-only file system", "mount, owner and mode", "objects.url"]);
+}
+
 fn number(value: &[u8]) -> u32 {
     value.first_chunk().map_or(u32::MAX, |b| u32::from_be_bytes(*b))
 }

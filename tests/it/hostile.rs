@@ -3,8 +3,9 @@
 
 use super::batch::{self, NO_PRODUCER};
 use super::client::{Client, fetch_request, frame, produce_request, text, topic, try_frame};
-use super::harness::{Launch, Target, folder, now_ms, skip};
+use super::harness::{Broker, Launch, Target, folder, now_ms, skip};
 use super::oracle::Rng;
+use super::process::http_get;
 use kafka_protocol::messages::*;
 use kafka_protocol::protocol::Request;
 use std::io::Read;
@@ -13,6 +14,9 @@ use std::time::{Duration, Instant};
 
 /// What the process may grow by while it is attacked: frames of up to 100 MiB are legal, claims are not memory.
 const GROWTH_KIB: u64 = 200 << 10;
+
+/// The same while answers are not read: those that may wait for one connection, one more, and what making it takes.
+const UNREAD_KIB: u64 = 120 << 10;
 
 /// A request of one API: its key, the advertised versions that the library can write, and frames of them.
 struct Sample {
@@ -306,6 +310,88 @@ fn a_flood_of_connections_leaves_the_others_working() {
     drop((idle, half));
     target.client().api_versions().expect("new connections are accepted again");
     assert!(target.broker.as_mut().is_some_and(|b| b.is_alive()));
+}
+
+/// Topics whose settings make an answer of megabytes, and pipelined requests for them.
+const TOPICS: usize = 600;
+const PIPELINED: i32 = 120;
+
+/// Whole frames that ask for the settings of all these topics, and now and then for their metadata.
+fn large_questions(names: &[String]) -> Vec<u8> {
+    let resources = names.iter().map(|name| {
+        let resource = describe_configs_request::DescribeConfigsResource::default().with_resource_type(2);
+        resource.with_resource_name(text(name)).with_configuration_keys(None)
+    });
+    let settings = DescribeConfigsRequest::default().with_resources(resources.collect());
+    let settings = settings.with_include_synonyms(true).with_include_documentation(true);
+    let asked = names.iter().map(|n| metadata_request::MetadataRequestTopic::default().with_name(Some(topic(n))));
+    let metadata = MetadataRequest::default().with_topics(Some(asked.collect()));
+    let one = |id| if id % 10 == 0 { frame(12, &metadata, id) } else { frame(4, &settings, id) };
+    (0..PIPELINED).flat_map(one).collect()
+}
+
+fn create_topics(client: &mut Client, names: &[String]) {
+    let created = names.iter().map(|name| {
+        let created = create_topics_request::CreatableTopic::default().with_name(topic(name)).with_num_partitions(1);
+        created.with_replication_factor(-1)
+    });
+    let request = CreateTopicsRequest::default().with_topics(created.collect()).with_timeout_ms(30_000);
+    let answer = client.call(7, &request).expect("topics are created");
+    assert!(answer.topics.iter().all(|t| t.error_code == 0), "{:?}", answer.topics[0]);
+}
+
+/// Requests for settings that the process has taken.
+fn asked(broker: &Broker) -> f64 {
+    let text = http_get(broker, "/metrics");
+    let line = text.lines().find_map(|line| line.strip_prefix("casemate_requests_total{api=\"DescribeConfigs\"} "));
+    line.and_then(|count| count.parse().ok()).unwrap_or(0.0)
+}
+
+#[test]
+fn large_answers_that_nobody_reads_stop_their_connection_only() {
+    use std::io::Write;
+    let target = Target::new();
+    let mut other = target.client();
+    let prefix = super::harness::unique("described");
+    let names: Vec<String> = (0..TOPICS).map(|n| format!("{prefix}-{n}")).collect();
+    create_topics(&mut other, &names);
+    super::harness::wait_for_leaders(&mut other, &names[0], 1);
+    let (memory, before) = target.broker.as_ref().map_or((0, 0.0), |b| (b.memory_kib("VmRSS"), asked(b)));
+
+    let mut socket = TcpStream::connect(target.address).unwrap();
+    socket.set_read_timeout(Some(super::client::TIMEOUT)).unwrap();
+    let mut writing = socket.try_clone().unwrap();
+    let sender = std::thread::spawn(move || writing.write_all(&large_questions(&names)).map_err(|e| e.to_string()));
+    std::thread::sleep(Duration::from_secs(4));
+    let began = Instant::now();
+    let mut written = 0;
+    for _ in 0..20 {
+        canary(&mut other, &format!("{prefix}-0"), &mut written);
+    }
+    assert!(began.elapsed() < Duration::from_secs(5), "others are served: {:?}", began.elapsed());
+    let taken = target.broker.as_ref().map_or(0.0, |b| asked(b) - before);
+    let grown = target.broker.as_ref().map_or(0, |b| b.memory_kib("VmHWM").saturating_sub(memory));
+
+    let (mut total, mut longest) = (0, 0);
+    for id in 0..PIPELINED {
+        let mut head = [0; 8];
+        socket.read_exact(&mut head).unwrap_or_else(|e| panic!("answer {id}: {e}"));
+        let length = u32::from_be_bytes([head[0], head[1], head[2], head[3]]) as usize;
+        assert_eq!(head[4..], id.to_be_bytes(), "answers come in the order of their requests");
+        socket.read_exact(&mut vec![0; length - 4]).unwrap_or_else(|e| panic!("answer {id}: {e}"));
+        (total, longest) = (total + length, longest.max(length));
+    }
+    assert_eq!(sender.join().expect("the sender ends"), Ok(()));
+    println!(
+        "{total} bytes of answers, {longest} in one; {taken} requests taken and {grown} KiB grown before they were read"
+    );
+    assert!(total > 200 << 20, "{total} bytes of answers show nothing");
+    if target.broker.is_some() {
+        assert!(taken > 0.0 && taken < f64::from(PIPELINED) / 4.0, "{taken} requests were taken");
+        assert!(grown < UNREAD_KIB, "the process grew by {grown} KiB");
+    }
+    let mut client = target.client();
+    client.api_versions().expect("new connections are served");
 }
 
 #[test]

@@ -212,6 +212,7 @@ fn bad_settings_are_refused_by_name_before_anything_is_made() {
         ("wal.budget_bytes", "1", "wal.budget_bytes"),
         ("wal.no_such_setting", "1", "no_such_setting"),
         ("objects.url", "ftp://x", "ftp://x"),
+        ("listeners.tls", "", "--tls-listen"),
     ] {
         let dir = folder();
         let ended = Launch::dev(dir.path()).set(key, value).run_to_end();
@@ -223,6 +224,17 @@ fn bad_settings_are_refused_by_name_before_anything_is_made() {
         .env("CASEMATE_KAFKA_NUM_PARTITIONS", "x")
         .run_to_end()
         .expect(CONFIGURATION, &["num.partitions"]);
+}
+
+#[test]
+fn objects_that_have_no_folder_are_said_where_and_how_to_help() {
+    let dir = folder();
+    let objects = dir.path().join("data/objects");
+    Launch::dev(&dir.path().join("data")).start().terminate(END).expect(0, &[]);
+    std::fs::rename(&objects, dir.path().join("elsewhere")).unwrap();
+    std::fs::write(&objects, "a file").unwrap();
+    let ended = Launch::dev(&dir.path().join("data")).run_to_end();
+    ended.expect(CONFIGURATION, &[objects.to_str().unwrap(), "File exists", "in its way", "objects.url"]);
 }
 
 #[test]

@@ -41,6 +41,10 @@ application_jars() {
   maven applications-$v "$k:connect-runtime:$v" "$k:connect-file:$v" "$k:connect-json:$v" "$k:kafka-streams:$v"
 }
 
+# The version of what was run, as a jar's name (FOLDER ARTIFACT) or as the tools themselves say it.
+jar_version() { local jar=("$1/$2"-[0-9]*.jar); jar=${jar[0]##*/"$2"-}; echo "${jar%.jar}"; }
+tools_version() { "$here/kafka-tool" topics --version; }
+
 # wait_port PORT SECONDS PID
 wait_port() {
   local deadline=$((SECONDS + $2))

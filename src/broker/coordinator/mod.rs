@@ -21,7 +21,7 @@ use tokio::sync::Notify;
 
 use crate::base::{NodeId, PartitionId};
 use crate::metadata::{Command, Image, Reject};
-use crate::security::{Permit, Resource};
+use crate::security::{Operation, Permit, Resource};
 use crate::{group, transaction};
 
 use super::{Broker, ChangeError};
@@ -52,6 +52,11 @@ impl CoordinatorKind {
             CoordinatorKind::Group => OFFSETS_TOPIC,
             CoordinatorKind::Transaction => TRANSACTIONS_TOPIC,
         }
+    }
+
+    /// The coordinator whose topic has this name.
+    pub fn of_topic(name: &str) -> Option<CoordinatorKind> {
+        [CoordinatorKind::Group, CoordinatorKind::Transaction].into_iter().find(|kind| kind.topic() == name)
     }
 }
 
@@ -179,6 +184,12 @@ impl Broker {
         partition.map(|p| p.leader).ok_or(CoordinatorError::NotAvailable)
     }
 
+    /// Makes the topic of a coordinator, with its own settings, where it is not there yet. `permit` is for creating.
+    pub async fn create_internal_topic(&self, permit: &Permit, kind: CoordinatorKind) -> Result<(), CoordinatorError> {
+        assert!(permit.operation() == Operation::Create);
+        self.ensure_internal_topic(kind).await
+    }
+
     async fn ensure_internal_topic(&self, kind: CoordinatorKind) -> Result<(), CoordinatorError> {
         if self.topic(kind.topic()).is_some() {
             return Ok(());
@@ -188,14 +199,11 @@ impl Broker {
             return Ok(());
         }
         let options = self.coordinators.options();
-        let (partitions, replication_factor, segment_bytes) = options.internal_topic(kind);
+        let (partitions, replication_factor, configs) = options.internal_topic(kind);
         let mut id = crate::base::TopicId::default();
         while id.is_zero() {
             self.entropy.fill(&mut id.0);
         }
-        let configs = [("cleanup.policy", "compact"), ("compression.type", "producer")];
-        let mut configs: Vec<(String, String)> = configs.map(|(n, v)| (n.to_owned(), v.to_owned())).into();
-        configs.push(("segment.bytes".to_owned(), segment_bytes.to_string()));
         let brokers = i16::try_from(self.image().brokers.len()).unwrap_or(i16::MAX);
         let command = Command::CreateTopic {
             id,

@@ -21,11 +21,13 @@ struct InternalTopic {
     partitions: usize,
     replication_factor: i16,
     segment_bytes: i64,
+    min_insync_replicas: i64,
 }
 
 impl Default for CoordinatorOptions {
     fn default() -> Self {
-        let topic = InternalTopic { partitions: 50, replication_factor: 3, segment_bytes: 104_857_600 };
+        let topic =
+            InternalTopic { partitions: 50, replication_factor: 3, segment_bytes: 104_857_600, min_insync_replicas: 2 };
         CoordinatorOptions {
             group: group::Options::default(),
             transaction: transaction::Options::default(),
@@ -55,6 +57,7 @@ impl CoordinatorOptions {
             partitions: usize::try_from(long(&format!("{prefix}.num.partitions"))).unwrap_or(50).max(1),
             replication_factor: i16::try_from(long(&format!("{prefix}.replication.factor"))).unwrap_or(3),
             segment_bytes: long(&format!("{prefix}.segment.bytes")),
+            min_insync_replicas: long("transaction.state.log.min.isr"),
         };
         let assignors = text("group.consumer.assignors");
         let assignors = assignors.split(',').map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
@@ -89,12 +92,21 @@ impl CoordinatorOptions {
         CoordinatorOptions { group, transaction, offsets_topic, transactions_topic: topic("transaction.state.log") }
     }
 
-    /// Partitions, replication factor and segment size of an internal topic.
-    pub fn internal_topic(&self, kind: CoordinatorKind) -> (usize, i16, i64) {
-        let topic = match kind {
-            CoordinatorKind::Group => self.offsets_topic,
-            CoordinatorKind::Transaction => self.transactions_topic,
+    /// Partitions, replication factor and settings of an internal topic: Kafka's.
+    pub fn internal_topic(&self, kind: CoordinatorKind) -> (usize, i16, Vec<(String, String)>) {
+        let (topic, own) = match kind {
+            CoordinatorKind::Group => (self.offsets_topic, vec![("compression.type", "producer".to_owned())]),
+            CoordinatorKind::Transaction => (
+                self.transactions_topic,
+                vec![
+                    ("compression.type", "uncompressed".to_owned()),
+                    ("min.insync.replicas", self.transactions_topic.min_insync_replicas.to_string()),
+                    ("unclean.leader.election.enable", "false".to_owned()),
+                ],
+            ),
         };
-        (topic.partitions, topic.replication_factor, topic.segment_bytes)
+        let common = [("cleanup.policy", "compact".to_owned()), ("segment.bytes", topic.segment_bytes.to_string())];
+        let configs = common.into_iter().chain(own).map(|(name, value)| (name.to_owned(), value));
+        (topic.partitions, topic.replication_factor, configs.collect())
     }
 }

@@ -45,14 +45,14 @@ const fn refused(name: &'static str, reason: &'static str) -> Setting {
 
 /// Identity, listeners, requests, topics, security.
 pub(super) const SERVER: &[Setting] = &[
-    broker("node.id", ANY_INT, "-1", "Number of this node in the cluster.").derived("node_id"),
+    unset("node.id", ANY_INT, "Number of this node in the cluster.").derived("node_id"),
     broker("broker.id", ANY_INT, "-1", "Number of this node in the cluster, by its older name.").derived("node_id"),
-    broker("process.roles", LIST, "broker,controller", "Roles of this process.").derived("the node's membership"),
-    broker("listeners", LIST, "", "Addresses that the broker listens on.").derived("[listeners]"),
+    unset("process.roles", LIST, "Roles of this process.").derived("the node's membership"),
+    broker("listeners", LIST, "PLAINTEXT://:9092", "Addresses that the broker listens on.").derived("[listeners]"),
     unset("advertised.listeners", LIST, "Addresses that clients are told.").derived("[listeners]"),
     broker("listener.security.protocol.map", TEXT, "SSL:SSL,PLAINTEXT:PLAINTEXT", "Protocol of each listener.")
         .derived("[listeners]"),
-    broker("log.dirs", LIST, "", "Folder that holds this node's data.").derived("data_dir"),
+    unset("log.dirs", LIST, "Folder that holds this node's data.").derived("data_dir"),
     broker(
         "ssl.client.auth",
         Kind::String { valid: &["required", "requested", "none"] },
@@ -61,6 +61,15 @@ pub(super) const SERVER: &[Setting] = &[
     )
     .derived("mutual TLS, which is always on"),
     unset("broker.rack", TEXT, "Rack of this node.").without_effect(ONE_NODE),
+    unset("leader.replication.throttled.rate", UNSIGNED_LONG, "Bytes per second that throttled replicas may be sent.")
+        .dynamic()
+        .without_effect(ONE_NODE),
+    unset("follower.replication.throttled.rate", UNSIGNED_LONG, "Bytes per second that throttled replicas may take.")
+        .dynamic()
+        .without_effect(ONE_NODE),
+    unset("replica.alter.log.dirs.io.max.bytes.per.second", UNSIGNED_LONG, "Bytes per second between log folders.")
+        .dynamic()
+        .without_effect(ONE_NODE),
     broker(
         "auto.create.topics.enable",
         Kind::Boolean,

@@ -29,12 +29,14 @@ impl Setting {
     pub(super) fn admit(&self, value: &str) -> Result<String, SettingError> {
         let name = || self.name.to_owned();
         let shown = if self.kind.is_secret() { "[hidden]" } else { value };
-        let canonical = self
-            .kind
-            .canonical(value)
-            .and_then(|canonical| self.rule.map_or(Ok(()), |rule| rule(&canonical)).map(|()| canonical))
-            .map_err(|reason| SettingError::Invalid { name: name(), value: shown.to_owned(), reason })?;
+        let invalid = |value: String, reason| SettingError::Invalid { name: name(), value, reason };
+        let canonical = self.kind.canonical(value).map_err(|reason| invalid(shown.to_owned(), reason))?;
         let parts = if self.kind.is_list() { elements(&canonical) } else { vec![canonical.as_str()] };
+        self.rule.map_or(Ok(()), |rule| rule(&canonical)).map_err(|reason| match self.kind.is_list() {
+            // Kafka's own wording for the lists of replicas.
+            true => invalid(format!("[{}]", parts.join(", ")), format!("{} {reason}", self.name)),
+            false => invalid(shown.to_owned(), reason),
+        })?;
         let refused = self.unsupported.iter().find(|(unsupported, _)| parts.contains(unsupported));
         if let Some((_, reason)) = refused {
             return Err(SettingError::Unsupported { name: name(), value: shown.to_owned(), reason });

@@ -7,6 +7,13 @@ use std::collections::BTreeMap;
 use super::layers::Found;
 use super::{Effect, Layers, Setting, Source, Update, broker, brokers, topics};
 
+/// Settings that a Kafka broker has only while somebody has set them.
+const SHOWN_WHERE_SET: [&str; 3] = [
+    "leader.replication.throttled.rate",
+    "follower.replication.throttled.rate",
+    "replica.alter.log.dirs.io.max.bytes.per.second",
+];
+
 /// One setting with its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigRow {
@@ -34,7 +41,8 @@ pub struct SynonymRow {
 /// The settings of one topic that `wanted` names.
 pub fn describe_topic(own: &BTreeMap<String, String>, layers: Layers, wanted: impl Fn(&str) -> bool) -> Vec<ConfigRow> {
     let shown = topics().filter(|setting| wanted(setting.name));
-    shown.map(|setting| row(setting, &layers.topic_values(setting, own), false)).collect()
+    let one = |setting| row(setting, &layers.topic_values(setting, own), &layers.topic_synonyms(setting, own), false);
+    shown.map(one).collect()
 }
 
 /// The settings of one broker that `wanted` names, with those that were set and are not known.
@@ -42,7 +50,11 @@ pub fn describe_broker(layers: Layers, wanted: impl Fn(&str) -> bool) -> Vec<Con
     let mut rows = Vec::new();
     for setting in brokers().filter(|setting| wanted(setting.name)) {
         if !matches!(setting.effect, Effect::Refused(_)) {
-            rows.push(row(setting, &layers.broker_values(setting), setting.update == Update::ReadOnly));
+            let (values, synonyms) = (layers.broker_values(setting), layers.broker_synonyms(setting));
+            if values.is_empty() && SHOWN_WHERE_SET.contains(&setting.name) {
+                continue;
+            }
+            rows.push(row(setting, &values, &synonyms, setting.update == Update::ReadOnly));
         }
     }
     rows.extend(unknown(layers.broker, Source::DynamicBroker, &wanted));
@@ -58,22 +70,24 @@ pub fn describe_cluster(cluster: &BTreeMap<String, String>, wanted: impl Fn(&str
     let source = Source::DynamicDefaultBroker;
     let known = cluster.iter().filter(|(name, _)| wanted(name)).filter_map(|(name, value)| {
         let setting = broker(name)?;
-        Some(row(setting, &[Found { name: setting.name, value, source, factor: 1 }], false))
+        let found = [Found { name: setting.name, value, source, factor: 1 }];
+        Some(row(setting, &found, &found, false))
     });
     known.chain(unknown(cluster, source, &wanted)).collect()
 }
 
-pub(super) fn row(setting: &'static Setting, found: &[Found], read_only: bool) -> ConfigRow {
+/// `values` are what is obeyed, the strongest first; `synonyms` what is shown of where it comes from.
+pub(super) fn row(setting: &'static Setting, values: &[Found], synonyms: &[Found], read_only: bool) -> ConfigRow {
     let sensitive = setting.kind.is_secret();
-    let effective = found.iter().find_map(|found| setting.converted(*found));
+    let effective = values.iter().find_map(|found| setting.converted(*found));
     let value = effective.or_else(|| setting.default.map(str::to_owned));
     ConfigRow {
         name: setting.name.to_owned(),
         value: value.filter(|_| !sensitive),
         read_only,
-        source: found.first().map_or(Source::Default, |found| found.source),
+        source: synonyms.first().map_or(Source::Default, |found| found.source),
         sensitive,
-        synonyms: found.iter().map(|found| synonym(found, sensitive)).collect(),
+        synonyms: synonyms.iter().map(|found| synonym(found, sensitive)).collect(),
         wire_type: setting.kind.wire_type(),
         documentation: Some(setting.documentation()),
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Setting, broker};
+use super::{Setting, Synonym, broker};
 
 /// The layer that a value comes from, by its number in DescribeConfigs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,6 +58,41 @@ impl<'a> Layers<'a> {
         let mut found: Vec<_> = self.of(setting.name, 1).collect();
         found.extend(default_of(setting, 1));
         found
+    }
+
+    /// What Kafka shows for a broker setting, the strongest first: everything that is set for it and for those that stand
+    /// in for it, layer by layer, from the first that has its own name on.
+    pub(super) fn broker_synonyms(&self, setting: &'static Setting) -> Vec<Found<'a>> {
+        let family = super::topics()
+            .map(|topic| topic.synonyms)
+            .find(|synonyms| synonyms.len() > 1 && synonyms.iter().any(|synonym| synonym.name == setting.name));
+        match family {
+            Some(family) => self.layer_by_layer(family, setting.name),
+            None => self.broker_values(setting),
+        }
+    }
+
+    /// What Kafka shows for a topic setting, the strongest first.
+    pub(super) fn topic_synonyms(
+        &self,
+        setting: &'static Setting,
+        own: &'a BTreeMap<String, String>,
+    ) -> Vec<Found<'a>> {
+        let own =
+            own.get(setting.name).map(|value| Found { name: setting.name, value, source: Source::Topic, factor: 1 });
+        let mut found: Vec<_> = own.into_iter().collect();
+        if let Some(first) = setting.synonyms.first() {
+            found.extend(self.layer_by_layer(setting.synonyms, first.name));
+        }
+        found
+    }
+
+    fn layer_by_layer(&self, family: &'static [Synonym], from: &str) -> Vec<Found<'a>> {
+        let mut found: Vec<_> = family.iter().flat_map(|synonym| self.of(synonym.name, synonym.factor)).collect();
+        found.sort_by_key(|found| found.source);
+        let defaults = family.iter().filter_map(|s| broker(s.name).and_then(|behind| default_of(behind, s.factor)));
+        found.extend(defaults);
+        found.into_iter().skip_while(|found| found.name != from).collect()
     }
 
     /// Everything that is set for a topic setting: the topic's own, then that of the broker settings behind it.

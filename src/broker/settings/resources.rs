@@ -122,7 +122,11 @@ pub fn validate_group(own: &BTreeMap<String, String>, layers: Layers) -> Result<
 /// The settings of one group that `wanted` names.
 pub fn describe_group(own: &BTreeMap<String, String>, layers: Layers, wanted: impl Fn(&str) -> bool) -> Vec<ConfigRow> {
     let shown = groups().filter(|setting| wanted(setting.name));
-    shown.map(|setting| row(setting, &layers.group_values(setting, own), false)).collect()
+    let one = |setting| {
+        let values = layers.group_values(setting, own);
+        row(setting, &values, &values, false)
+    };
+    shown.map(one).collect()
 }
 
 /// Milliseconds between two pushes where a subscription says nothing: five minutes.
@@ -211,7 +215,7 @@ pub fn describe_client_metrics(own: &BTreeMap<String, String>, wanted: impl Fn(&
         let value = own.get(setting.name)?;
         Some(Found { name: setting.name, value, source: Source::ClientMetrics, factor: 1 })
     };
-    shown.map(|setting| row(setting, found(setting).as_slice(), false)).collect()
+    shown.map(|setting| row(setting, found(setting).as_slice(), found(setting).as_slice(), false)).collect()
 }
 
 #[cfg(test)]

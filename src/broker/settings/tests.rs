@@ -195,10 +195,20 @@ fn a_topic_row_names_what_it_overrides() {
 fn a_topic_row_shows_hours_as_milliseconds() {
     let (empty, fixed) = (BTreeMap::new(), map(&[("log.retention.hours", "5")]));
     let layers = Layers { broker: &empty, cluster: &empty, fixed: &fixed };
-    let rows = describe_topic(&empty, layers, |name| name == "retention.ms");
-    assert_eq!((rows[0].value.as_deref(), rows[0].source), (Some("18000000"), Source::StaticBroker));
-    let rows = describe_topic(&empty, Layers { fixed: &empty, ..layers }, |name| name == "retention.ms");
-    assert_eq!((rows[0].value.as_deref(), rows[0].synonyms.len()), (Some("604800000"), 0));
+    let shown = |layers| {
+        let row = describe_topic(&empty, layers, |name| name == "retention.ms").remove(0);
+        let synonyms: Vec<_> = row.synonyms.iter().map(|s| format!("{:?} {}", s.source, s.name)).collect();
+        (row.value.unwrap(), row.source, synonyms.join(", "))
+    };
+    // As a real Kafka 4.3.1 shows it: hours alone stand behind nothing that has the setting's own name.
+    assert_eq!(shown(layers), ("18000000".to_owned(), Source::Default, String::new()));
+    assert_eq!(shown(Layers { fixed: &empty, ..layers }).0, "604800000");
+    let dynamic = map(&[("log.retention.ms", "60000")]);
+    let behind = "DynamicBroker log.retention.ms, StaticBroker log.retention.hours, Default log.retention.hours";
+    let expected = ("60000".to_owned(), Source::DynamicBroker, behind.to_owned());
+    assert_eq!(shown(Layers { broker: &dynamic, ..layers }), expected);
+    let rows = describe_broker(layers, |name| ["log.retention.hours", "log.retention.minutes"].contains(&name));
+    assert_eq!(rows.iter().map(|row| row.synonyms.len()).collect::<Vec<_>>(), [2, 0]);
 }
 
 #[test]

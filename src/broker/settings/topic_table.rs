@@ -212,7 +212,7 @@ pub(super) const TOPIC: &[Setting] = &[
         "segment.bytes",
         Kind::Int { min: SEGMENT_BYTES_MIN, max: i32::MAX },
         "1073741824",
-        "Largest object of one partition in bytes, within objects.object_bytes; retention drops whole objects.",
+        "Largest object of one partition in bytes, within objects.object_bytes; retention drops as much at a time.",
     )
     .behind(&[same("log.segment.bytes")]),
     topic(

@@ -397,7 +397,7 @@ fn validate(request: &ConsumerGroupHeartbeat, options: &Options) -> Result<(), R
             let known = options.consumer_assignors.join(", ");
             Err(Refusal::new(
                 GroupError::UnsupportedAssignor,
-                format!("ServerAssignor {name} is not one of the supported: {known}."),
+                format!("ServerAssignor {name} is not supported. Supported assignors: {known}."),
             ))
         }
         _ => Ok(()),

@@ -1,8 +1,8 @@
 //! One connection: one task that reads requests, starts them in order, and writes their responses in order.
 //!
 //! Invariants: first phases run one at a time in request order; second phases overlap; responses are written strictly
-//! in request order; requests read but not yet answered are bounded in number and in bytes, answers included, and
-//! beyond the bound nothing more is read. What a peer sends can end its own connection and nothing else.
+//! in request order; requests read but not yet answered are bounded in number and in bytes, answers included, and so
+//! are the bytes of answers that the peer does not read; beyond the bounds nothing more is read. What a peer sends can end its own connection and nothing else.
 
 #[cfg(test)]
 mod corpus_tests;
@@ -25,7 +25,9 @@ use self::task::Connection;
 use super::frame::FrameError;
 use super::metrics::WireMetrics;
 use super::request::{ParseError, Service};
-use crate::base::limits::{CONNECTION_BYTES_MAX, CONNECTION_REQUESTS_MAX, REQUEST_BYTES_MAX};
+use crate::base::limits::{
+    CONNECTION_ANSWER_BYTES_MAX, CONNECTION_BYTES_MAX, CONNECTION_REQUESTS_MAX, REQUEST_BYTES_MAX,
+};
 use crate::security::Principal;
 
 /// What closing a stream politely may take.
@@ -40,6 +42,8 @@ pub struct ConnectionOptions {
     pub requests_max: usize,
     /// Bytes of requests read but not answered, with their answers; one request is always admitted.
     pub bytes_max: usize,
+    /// Bytes of finished answers that are not yet written; while there are more no request is begun.
+    pub answer_bytes_max: usize,
     /// From the first byte of a frame to its last.
     pub frame_timeout: Duration,
     /// Without a byte either way and without work under way (`connections.max.idle.ms`).
@@ -54,6 +58,7 @@ impl Default for ConnectionOptions {
             request_bytes_max: REQUEST_BYTES_MAX,
             requests_max: CONNECTION_REQUESTS_MAX,
             bytes_max: CONNECTION_BYTES_MAX,
+            answer_bytes_max: CONNECTION_ANSWER_BYTES_MAX,
             frame_timeout: Duration::from_secs(60),
             idle_timeout: Duration::from_secs(600),
             drain_timeout: Duration::from_secs(10),

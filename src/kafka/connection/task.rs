@@ -40,6 +40,8 @@ struct Ticket {
     api: &'static Api,
     /// Charged to the connection's budget.
     bytes: usize,
+    /// Length of the answer, once it is known.
+    answer_bytes: usize,
     taken: Instant,
 }
 
@@ -97,6 +99,8 @@ pub(super) struct Connection<'w, S> {
     answered: VecDeque<(u64, Ticket)>,
     open_requests: usize,
     open_bytes: usize,
+    /// Bytes of answers that are known and not yet written, in `pending` and in the transport.
+    answer_bytes: usize,
     ending: Option<Ending>,
     /// Until then nothing is read and no request is begun (KIP-219).
     muted_until: Option<Instant>,
@@ -123,6 +127,7 @@ impl<'w, S: AsyncRead + AsyncWrite + Unpin> Connection<'w, S> {
             answered: VecDeque::new(),
             open_requests: 0,
             open_bytes: 0,
+            answer_bytes: 0,
             ending: None,
             muted_until: None,
             last_progress: Instant::now(),
@@ -240,13 +245,15 @@ impl<'w, S: AsyncRead + AsyncWrite + Unpin> Connection<'w, S> {
     fn admits(&self, bytes: usize) -> bool {
         let options = &self.wire.options;
         self.open_requests == 0
-            || (self.open_requests < options.requests_max && self.open_bytes + bytes <= options.bytes_max)
+            || (self.open_requests < options.requests_max
+                && self.open_bytes + bytes <= options.bytes_max
+                && self.answer_bytes <= options.answer_bytes_max)
     }
 
     fn admit(&mut self, api: &'static Api, bytes: usize) -> Ticket {
         self.open_requests += 1;
         self.open_bytes += bytes;
-        Ticket { api, bytes, taken: Instant::now() }
+        Ticket { api, bytes, answer_bytes: 0, taken: Instant::now() }
     }
 
     /// KIP-511: the one unsupported version that has an answer.
@@ -258,18 +265,29 @@ impl<'w, S: AsyncRead + AsyncWrite + Unpin> Connection<'w, S> {
         self.take_reply(ticket, Reply::Now(Outcome::Send(answer)));
     }
 
-    fn take_reply(&mut self, ticket: Ticket, reply: Reply) {
+    fn take_reply(&mut self, mut ticket: Ticket, reply: Reply) {
         let work = match reply {
             Reply::Now(outcome) if self.pending.is_empty() => return self.answer(ticket, outcome),
-            Reply::Now(outcome) => Work::Finished(Some(outcome)),
+            Reply::Now(outcome) => {
+                self.charge_answer(&mut ticket, &outcome);
+                Work::Finished(Some(outcome))
+            }
             Reply::Later(work) => Work::SecondPhase(work),
         };
         self.pending.push_back(Pending { ticket: Some(ticket), work });
     }
 
+    /// Counts an answer until it is written.
+    fn charge_answer(&mut self, ticket: &mut Ticket, outcome: &Outcome) {
+        let bytes = outcome.bytes();
+        self.answer_bytes = self.answer_bytes - ticket.answer_bytes + bytes;
+        ticket.answer_bytes = bytes;
+    }
+
     /// It is this request's turn.
-    fn answer(&mut self, ticket: Ticket, outcome: Outcome) {
+    fn answer(&mut self, mut ticket: Ticket, outcome: Outcome) {
         self.last_progress = Instant::now();
+        self.charge_answer(&mut ticket, &outcome);
         match outcome {
             Outcome::Send(rope) => self.transport.push(rope),
             Outcome::Silent => {}
@@ -307,6 +325,7 @@ impl<'w, S: AsyncRead + AsyncWrite + Unpin> Connection<'w, S> {
             self.wire.metrics.api(ticket.api).latency.observe(now - ticket.taken);
             self.open_requests -= 1;
             self.open_bytes -= ticket.bytes;
+            self.answer_bytes -= ticket.answer_bytes;
         }
     }
 

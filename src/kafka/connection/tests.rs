@@ -352,6 +352,31 @@ async fn a_peer_that_never_reads_is_bounded_and_closed_in_the_end() {
     assert_eq!(far_read.read(&mut [0; 1]).await.unwrap(), 1);
 }
 
+/// Small requests with answers that nobody expects of them, behind one that is not answered yet or none.
+#[tokio::test(start_paused = true)]
+async fn answers_that_are_not_read_hold_back_the_next_request_and_come_in_order() {
+    for behind_a_slow_one in [false, true] {
+        let options = ConnectionOptions { answer_bytes_max: 10_000, ..Default::default() };
+        let (finish, later) = oneshot::channel();
+        let first = behind_a_slow_one.then_some(Plan::Later(later));
+        let plans = first.into_iter().chain((0..).map(|_| Plan::NowBytes(3000))).take(50).collect();
+        let mut bench = bench_with(plans, options, None, 4096);
+        let (mut far_read, mut far_write) = tokio::io::split(std::mem::replace(&mut bench.far, duplex(1).0));
+        let sending = tokio::spawn(async move { far_write.write_all(&requests(0..50)).await.map(|()| far_write) });
+        sleep(Duration::from_secs(60)).await;
+        // Four answers are more than may wait, and the pipe has taken another.
+        let begun = bench.service.begun.lock().unwrap().len();
+        assert!((4..=6).contains(&begun), "{begun}, behind a slow one: {behind_a_slow_one}");
+        finish.send(()).ok();
+        for id in 0..50 {
+            let length = far_read.read_i32().await.unwrap();
+            assert_eq!(far_read.read_i32().await.unwrap(), id);
+            far_read.read_exact(&mut vec![0; length as usize - 4]).await.unwrap();
+        }
+        sending.await.unwrap().unwrap();
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn requests_beyond_the_byte_budget_wait_and_a_huge_one_is_admitted_alone() {
     let (finish, later) = oneshot::channel();

@@ -91,6 +91,8 @@ pub fn response(to: ReplyTo, body: &impl Encodable) -> Result<Rope, EncodeError>
         reason: e.to_string(),
     };
     let size = body.compute_size(to.version).map_err(|e| refused(&e))?;
+    // Before the memory for it is taken.
+    frame_length(to, LENGTH_PREFIX_BYTES + response_header_bytes(to) + size)?;
     let mut out = BytesMut::with_capacity(LENGTH_PREFIX_BYTES + response_header_bytes(to) + size);
     out.put_i32(0);
     put_response_header(&mut out, to);
@@ -122,5 +124,23 @@ fn put_response_header(out: &mut BytesMut, to: ReplyTo) {
     out.put_i32(to.correlation_id);
     if has_tagged_header(to) {
         out.put_u8(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kafka::versions::Api;
+    use kafka_protocol::messages::DescribeGroupsResponse;
+    use kafka_protocol::messages::describe_groups_response::{DescribedGroup, DescribedGroupMember};
+
+    #[test]
+    fn an_answer_that_no_frame_can_have_takes_no_memory() {
+        let member = DescribedGroupMember::default().with_member_metadata(Bytes::from(vec![0; 64 << 20]));
+        let group = DescribedGroup::default().with_members(vec![member; 40]);
+        let api = Api::find(ApiKey::DescribeGroups as i16).expect("it is answered");
+        let to = ReplyTo { api, version: 5, correlation_id: 1 };
+        let refused = response(to, &DescribeGroupsResponse::default().with_groups(vec![group]));
+        assert!(matches!(refused, Err(EncodeError::TooLong { bytes, .. }) if bytes > 40 * (64 << 20)));
     }
 }

@@ -22,8 +22,8 @@ use super::{Handlers, text};
 /// Since this version a request over its quota is refused (KIP-599).
 const STRICT_QUOTA_SINCE: i16 = 6;
 
-/// The metadata are no topic here, but tools know Kafka's by this name.
-const CLUSTER_METADATA_TOPIC: &str = "__cluster_metadata";
+/// The metadata are no topic here, but tools know Kafka's by this name: no topic may have it.
+pub(super) const CLUSTER_METADATA_TOPIC: &str = "__cluster_metadata";
 
 /// Tells a name that differs from an existing one only in `.` and `_`. A name of a topic is looked up often, so the
 /// existing names are folded once per request.

@@ -56,10 +56,10 @@ impl Handlers {
             .permit(context, Operation::Delete, Resource::topic(topic))
             .map_err(|denied| errors::denied(&denied))?;
         let found = self.find_topic(topic, TopicId::default())?;
-        let partition = self.find_partition(&found, index)?;
         if is_internal_topic(topic) {
             return Err(ResponseError::InvalidTopicException);
         }
+        let partition = self.find_partition(&found, index)?;
         let policy = self.broker.topic_settings(&found).cleanup_policy;
         if policy.compact && !policy.delete {
             return Err(ResponseError::PolicyViolation);

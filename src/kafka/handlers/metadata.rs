@@ -12,11 +12,12 @@ use kafka_protocol::messages::{MetadataRequest, MetadataResponse};
 use kafka_protocol::protocol::StrBytes;
 
 use crate::base::TopicId;
-use crate::broker::NewTopic;
+use crate::broker::{CoordinatorKind, NewTopic};
 use crate::kafka::{ConnectionContext, Reply, Request};
 use crate::metadata::Topic;
 use crate::security::{Operation, Permit, Resource};
 
+use super::create_topics::CLUSTER_METADATA_TOPIC;
 use super::{Handlers, errors, text};
 
 /// Version from which topics may be asked for by their ids.
@@ -96,15 +97,18 @@ impl Handlers {
     ) -> Vec<MetadataResponseTopic> {
         let mut answers = Vec::with_capacity(named.len());
         let mut seen = HashSet::with_capacity(named.len());
+        // As in Kafka: one id, and ids are all that counts. Java's admin client leaves the names empty beside them.
+        let by_id = named.iter().any(|asked| !asked.topic_id.is_nil());
         // A topic that is named twice is answered once.
-        for asked in named.into_iter().filter(|asked| seen.insert((asked.name.clone(), asked.topic_id))) {
+        let key = |asked: &MetadataRequestTopic| (asked.name.clone().filter(|_| !by_id), asked.topic_id);
+        for asked in named.into_iter().filter(|asked| seen.insert(key(asked))) {
             let id = TopicId(*asked.topic_id.as_bytes());
-            answers.push(match &asked.name {
-                Some(name) if id.is_zero() => self.named_topic(request, &name.0, may_create).await,
-                // An id goes over a name.
-                _ if !id.is_zero() => self.topic_by_id(&request.context, id),
-                _ => failed(None, id, ResponseError::InvalidRequest),
-            });
+            match &asked.name {
+                _ if by_id && id.is_zero() => {}
+                _ if by_id => answers.push(self.topic_by_id(&request.context, id)),
+                Some(name) => answers.push(self.named_topic(request, &name.0, may_create).await),
+                None => answers.push(failed(None, id, ResponseError::InvalidRequest)),
+            }
         }
         answers
     }
@@ -148,6 +152,14 @@ impl Handlers {
     async fn auto_create(&self, request: &Request, permit: &Permit, name: &str) -> ResponseError {
         if !is_topic_name(name) {
             return ResponseError::InvalidTopicException;
+        }
+        if name == CLUSTER_METADATA_TOPIC {
+            return ResponseError::UnknownTopicOrPartition;
+        }
+        // Whoever names a coordinator's topic first gets it as the coordinator wants it.
+        if let Some(kind) = CoordinatorKind::of_topic(name) {
+            let made = self.broker.create_internal_topic(permit, kind).await;
+            return made.map_or(ResponseError::CoordinatorNotAvailable, |()| ResponseError::UnknownTopicOrPartition);
         }
         let settings = self.broker.broker_settings();
         if settings.default_replication_factor > 1 {

@@ -33,6 +33,7 @@ mod metadata;
 mod offset_for_leader_epoch;
 mod produce;
 mod push_telemetry;
+mod room;
 mod transactions;
 mod unregister_broker;
 mod update_features;

@@ -73,7 +73,10 @@ fn check(update: &FeatureUpdateKey, kind: i8, node: NodeId) -> Result<(), Refusa
         return Err(invalid("A feature version cannot be less than 0."));
     }
     let Some(Feature { min, max, .. }) = features::find(name) else {
-        return Err(invalid(&format!("Local controller {node} does not support this feature.")));
+        return Err(match level {
+            0 => invalid(&format!("Feature {name} not found.")),
+            _ => invalid(&format!("Local controller {node} does not support this feature.")),
+        });
     };
     if !(*min..=*max).contains(&level) {
         return Err(invalid(&format!("Local controller {node} only supports versions {min}-{max}")));
@@ -102,6 +105,7 @@ mod tests {
         ("group.version", 1, 2, ""),
         ("metadata.version", 30, 1, ""),
         ("nope", 1, 1, "Invalid update version 1 for feature nope. Local controller 1 does not support this feature."),
+        ("nope", 0, 2, "Invalid update version 0 for feature nope. Feature nope not found."),
         ("", 1, 1, "Invalid update version 1 for feature . Local controller 1 does not support this feature."),
         (
             "group.version",

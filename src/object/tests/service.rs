@@ -66,7 +66,15 @@ async fn a_folder_that_cannot_be_one_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("file");
     std::fs::write(&file, "").unwrap();
-    assert!(matches!(open(Place::Folder(file.join("below")), None), Err(OpenError::Folder { .. })));
+    for path in [file.clone(), file.join("below")] {
+        let error = open(Place::Folder(path.clone()), None).err().unwrap();
+        assert!(matches!(error, OpenError::Folder { .. }), "{error}");
+        let said = error.to_string();
+        assert!(
+            said.contains(path.to_str().unwrap()) && said.contains("in its way") && said.contains("objects.url"),
+            "{said}"
+        );
+    }
 }
 
 pub fn write_keys(dir: &Path, access: &str, secret: &str) -> PathBuf {

@@ -107,9 +107,11 @@ share_classes() {
 
 # --- The comparison.
 
-# normal SIDE: ids, times, addresses and the folder of the data get common names; blanks that pad columns become one
+# normal SIDE: ids, times, addresses and the folder of the data get common names; blanks that pad columns become one; settings
+# of a topic, names of options and partitions in a folder that stand in one line in the order of a hash table are sorted
 normal() {
   sed -E -e "s#${folder[$1]}#FOLDER#g" -e 's/(localhost|127\.0\.0\.1):[0-9]+/HOST:PORT/g' -f "$here/tools.d/normal.sed" |
+    perl -p "$here/tools.d/sorted.pl" |
     case $order in sort) sort ;; uniq) uniq ;; *) cat ;; esac
 }
 

@@ -4,6 +4,7 @@ use kafka_protocol::messages::consumer_group_describe_response::{Assignment, Des
 use kafka_protocol::messages::{ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse, GroupId, TopicName};
 
 use crate::group::{self, ConsumerGroupDescribe, DescribedConsumer, NamedPartitions};
+use crate::kafka::handlers::room::Room;
 use crate::kafka::handlers::{Handlers, text};
 use crate::kafka::{Reply, Request};
 use crate::security::{Operation, Resource};
@@ -19,8 +20,11 @@ impl Handlers {
         body: ConsumerGroupDescribeRequest,
     ) -> Reply {
         let mut response = ConsumerGroupDescribeResponse::default();
+        let mut room = Room::new(&request);
         for id in body.group_ids {
-            let mut described = self.describe_consumer_group(&request, id).await;
+            let described = room.take(self.describe_consumer_group(&request, id.clone()).await);
+            let refused = |code| DescribedGroup::default().with_group_id(id).with_error_code(code);
+            let mut described = described.unwrap_or_else(refused);
             self.count_code(&request, described.error_code);
             if body.include_authorized_operations && described.error_code == 0 {
                 let resource = Resource::group(&described.group_id);

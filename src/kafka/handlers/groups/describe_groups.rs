@@ -4,6 +4,7 @@ use kafka_protocol::messages::describe_groups_response::{DescribedGroup, Describ
 use kafka_protocol::messages::{DescribeGroupsRequest, DescribeGroupsResponse, GroupId};
 
 use crate::group::{self, DescribeGroup};
+use crate::kafka::handlers::room::Room;
 use crate::kafka::handlers::{Handlers, text};
 use crate::kafka::{Reply, Request};
 use crate::security::{Operation, Resource};
@@ -21,8 +22,11 @@ impl Handlers {
         body: DescribeGroupsRequest,
     ) -> Reply {
         let mut response = DescribeGroupsResponse::default();
+        let mut room = Room::new(&request);
         for id in &body.groups {
-            let mut described = self.describe_group(&request, id).await;
+            let described = room.take(self.describe_group(&request, id).await);
+            let refused = |code| DescribedGroup::default().with_group_id(id.clone()).with_error_code(code);
+            let mut described = described.unwrap_or_else(refused);
             self.count_code(&request, described.error_code);
             if body.include_authorized_operations && described.error_code == 0 && request.to.version >= OPERATIONS_SINCE
             {

@@ -8,6 +8,7 @@ use kafka_protocol::messages::{GroupId, OffsetFetchRequest, OffsetFetchResponse,
 
 use crate::base::TopicId;
 use crate::group::{self, FetchTopic, FetchedTopic, OffsetFetch};
+use crate::kafka::handlers::room::Room;
 use crate::kafka::handlers::{Handlers, text};
 use crate::kafka::{Reply, Request};
 use crate::security::Operation;
@@ -43,6 +44,7 @@ impl Handlers {
         }
         let mut response = OffsetFetchResponse::default();
         if version >= MANY_SINCE {
+            let mut room = Room::new(&request);
             for group in body.groups {
                 let topics = group.topics.map(|topics| {
                     let named = topics.into_iter().map(|t| FetchTopic {
@@ -61,7 +63,10 @@ impl Handlers {
                 };
                 let fetched = self.fetch_offsets(&request, fetch).await;
                 self.count_code(&request, fetched.error);
-                response.groups.push(many(group.group_id, fetched, version));
+                let answer = room.take(many(group.group_id.clone(), fetched, version));
+                let refused =
+                    |code| OffsetFetchResponseGroup::default().with_group_id(group.group_id).with_error_code(code);
+                response.groups.push(answer.unwrap_or_else(refused));
             }
         } else {
             let topics = body.topics.map(|topics| {

@@ -5,6 +5,7 @@ use kafka_protocol::messages::{
     DescribeTransactionsRequest, DescribeTransactionsResponse, ProducerId, TopicName, TransactionalId,
 };
 
+use crate::kafka::handlers::room::Room;
 use crate::kafka::handlers::{Handlers, text};
 use crate::kafka::{Reply, Request};
 use crate::security::Operation;
@@ -19,12 +20,14 @@ impl Handlers {
         body: DescribeTransactionsRequest,
     ) -> Reply {
         let mut response = DescribeTransactionsResponse::default();
+        let mut room = Room::new(&request);
         for id in body.transactional_ids {
             let mut state = TransactionState::default();
             match self.describe_transaction(&request, &id).await {
                 Ok(description) => self.describe_into(&request, &mut state, &description),
                 Err(code) => state.error_code = code,
             }
+            let mut state = room.take(state).unwrap_or_else(|code| TransactionState::default().with_error_code(code));
             self.count_code(&request, state.error_code);
             state.transactional_id = id;
             response.transaction_states.push(state);
