@@ -2,9 +2,13 @@
 //! within bounds, and everybody else is served meanwhile.
 
 use super::batch::{self, NO_PRODUCER};
-use super::client::{Client, text, topic};
+use super::client::{Client, TIMEOUT, frame, text, topic};
 use super::harness::{Broker, Launch, eventually, folder, now_ms, skip, unique, wait_for_leaders};
+use bytes::Bytes;
 use kafka_protocol::messages::*;
+use kafka_protocol::protocol::Decodable;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 const MEMBERS: usize = 10_000;
@@ -97,6 +101,15 @@ fn answers<R: kafka_protocol::protocol::Request>(
     clients.iter_mut().flat_map(|c| (0..of_a_connection).map(|_| one(c)).collect::<Vec<_>>()).collect()
 }
 
+/// The answer to a join of version 3.
+fn joined(socket: &mut TcpStream) -> JoinGroupResponse {
+    let mut length = [0; 4];
+    socket.read_exact(&mut length).expect("every member is answered");
+    let mut answer = vec![0; u32::from_be_bytes(length) as usize];
+    socket.read_exact(&mut answer).expect("the answer is whole");
+    JoinGroupResponse::decode(&mut Bytes::from(answer).split_off(4), 3).expect("an answer to JoinGroup")
+}
+
 /// A consumer that joins with a subscription to what is not there.
 fn heartbeat(group: &str, member: usize) -> ConsumerGroupHeartbeatRequest {
     ConsumerGroupHeartbeatRequest::default()
@@ -133,8 +146,18 @@ fn ten_thousand_members_join_one_group() {
     let mut other = Other::new(&broker);
     let group = group(&mut other, "crowd");
     let before = broker.memory_kib("VmHWM");
-    let mut clients = crowd(&broker, &mut other, 1, 3, |_| join(&group, 60_000, 10_000));
-    let joined: Vec<JoinGroupResponse> = answers::<JoinGroupRequest>(&mut clients, 1, 3);
+    let request = frame(3, &join(&group, 60_000, 10_000), 1);
+    let mut members = vec![];
+    for member in 1..=MEMBERS {
+        let mut socket = TcpStream::connect(broker.address("plaintext")).expect("the broker accepts a connection");
+        socket.set_read_timeout(Some(TIMEOUT)).expect("a timeout can be set");
+        socket.write_all(&request).expect("a request can be sent");
+        members.push(socket);
+        if member.is_multiple_of(2_000) {
+            other.works();
+        }
+    }
+    let joined: Vec<JoinGroupResponse> = members.iter_mut().map(joined).collect();
     assert!(joined.iter().all(|j| j.error_code == 0), "{:?}", joined.iter().find(|j| j.error_code != 0));
     let last = joined.iter().map(|j| j.generation_id).max().unwrap_or_default();
     let leaders: Vec<_> = joined.iter().filter(|j| j.member_id == j.leader && j.generation_id == last).collect();
