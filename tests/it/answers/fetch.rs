@@ -45,7 +45,8 @@ fn at(w: &mut World, version: i16, mut request: FetchRequest) -> FetchRequest {
 fn fetches(world: &mut World, name: &str) {
     for offset in [i64::MIN, -2, -1, 0, 2, 3, 4, i64::MAX] {
         for isolation in [0, 1, 2, -1] {
-            if ![0, 1].contains(&isolation) && offset != 0 || isolation == 1 && offset == 2 {
+            let is_level = (0..2).contains(&isolation);
+            if (!is_level && offset != 0) || (isolation == 1 && offset == 2) {
                 continue;
             }
             world.ask(&format!("Fetch: offset {offset} of 3, isolation {isolation}"), |w, version| {

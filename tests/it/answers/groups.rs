@@ -35,6 +35,7 @@ fn protocol(name: &str, metadata: &[u8]) -> join_group_request::JoinGroupRequest
 }
 
 type Change = Box<dyn Fn(&mut JoinGroupRequest)>;
+type Plain = fn(&mut JoinGroupRequest);
 
 /// One field at a time that is not as it should be.
 fn join_changes() -> Vec<(String, Change)> {
@@ -93,8 +94,7 @@ fn joins_of_new_groups(world: &mut World) {
 
 /// None of these may wait for the members that are there.
 fn joins_of_known_groups(world: &mut World, topic_name: &str) {
-    type Change = fn(&mut JoinGroupRequest);
-    let others: [(&str, Change); 3] = [
+    let others: [(&str, Plain); 3] = [
         ("another type", |r| r.protocol_type = text("other")),
         ("other protocols", |r| r.protocols = vec![protocol("other", b"")]),
         ("a session timeout of 1", |r| r.session_timeout_ms = 1),

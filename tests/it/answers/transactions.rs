@@ -91,9 +91,9 @@ fn prepared(w: &mut World, state: &str, topic_name: &str) -> (String, Producer) 
         w.watched = vec![Watched::Transaction(id.clone())];
         return (id, Producer { id: 900_000_000, epoch: 0 });
     }
-    let (id, producer) = w.transactional(60_000);
+    let (id, producer) = w.transactional(600_000);
     // An epoch that has one before it.
-    let again = init(&id, 60_000).with_producer_id(ProducerId(producer.id)).with_producer_epoch(producer.epoch);
+    let again = init(&id, 600_000).with_producer_id(ProducerId(producer.id)).with_producer_epoch(producer.epoch);
     let answer = w.client.call(4, &again).expect("an answer to InitProducerId");
     assert_eq!(answer.error_code, 0, "the next epoch");
     let producer = Producer { id: answer.producer_id.0, epoch: answer.producer_epoch };
@@ -123,10 +123,10 @@ fn inits(world: &mut World, topic_name: &str) {
         });
     }
     world.watched.clear();
-    world.ask("InitProducerId: an empty transactional id", |_, _| init("", 60_000));
+    world.ask("InitProducerId: an empty transactional id", |_, _| init("", 600_000));
     for (words, id, epoch) in [("a producer", 5, 0), ("a producer without epoch", 5, -1), ("an epoch alone", -1, 5)] {
         world.ask(&format!("InitProducerId without a transactional id: {words}"), |_, _| {
-            let request = init("", 60_000).with_transactional_id(None);
+            let request = init("", 600_000).with_transactional_id(None);
             request.with_producer_id(ProducerId(id)).with_producer_epoch(epoch)
         });
     }
@@ -136,7 +136,7 @@ fn inits(world: &mut World, topic_name: &str) {
             world.ask(&format!("InitProducerId, {state}: {words}"), |w, _| {
                 let (id, producer) = prepared(w, state, topic_name);
                 let from = senders(producer)[index];
-                init(&id, 60_000).with_producer_id(ProducerId(from.id)).with_producer_epoch(from.epoch)
+                init(&id, 600_000).with_producer_id(ProducerId(from.id)).with_producer_epoch(from.epoch)
             });
         }
     }
