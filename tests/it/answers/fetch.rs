@@ -103,6 +103,11 @@ fn fetches(world: &mut World, name: &str) {
         request.topics.extend(fetch_request(name, 1, 99, 0, 1 << 20).topics);
         at(w, version, request)
     });
+    replicas(world, name);
+}
+
+/// Who says that it is a replica.
+fn replicas(world: &mut World, name: &str) {
     for replica in [-3, -2, 7] {
         world.ask(&format!("Fetch: as replica {replica}"), |w, version| {
             let request = at(w, version, fetch_request(name, 0, 0, 0, 1 << 20));
