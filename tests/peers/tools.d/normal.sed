@@ -32,3 +32,5 @@ s/^(HighWatermark: |Feature: .* Epoch: )[0-9]+$/\1N/
 s/^(1 )[A-Za-z0-9_-]{22} [0-9]+ 0 /\1ID N 0 /
 s/[0-9]+ ms ago/N ms ago/g
 s/^(1 )(127\.0\.0\.1|localhost) [0-9]+ /\1HOST PORT /
+# A consumer that was given a topic before its metadata told the name of it says so; which comes first is chance.
+/"name":"partitions_assigned","partitions":\[\]/d
