@@ -173,6 +173,13 @@ fn a_topic_of_coordinators_is_made_as_they_want_it_whoever_names_it_first() {
         wait_for_leaders(&mut client, name, 50);
         assert_eq!(config(&mut client, TOPIC, name, "cleanup.policy"), Some((Some("compact".into()), 1)));
     }
+    if target.broker.is_some() {
+        // A deliberate difference: nobody would find its group or transaction again.
+        let grow = create_partitions_request::CreatePartitionsTopic::default().with_name(topic("__consumer_offsets"));
+        let grow = grow.with_count(51).with_assignments(None);
+        let request = CreatePartitionsRequest::default().with_timeout_ms(5000).with_topics(vec![grow]);
+        assert_eq!(client.call(3, &request).unwrap().results[0].error_code, 37);
+    }
     let error = client.metadata(&["__cluster_metadata"]).unwrap().topics[0].error_code;
     assert!([3, 17].contains(&error), "there is no such topic: {error}");
 }

@@ -81,6 +81,14 @@ pub fn validate_topic_set(own: &BTreeMap<String, String>) -> Result<(), SettingE
     Ok(())
 }
 
+/// `T` (topics) or `B` (brokers), name, type, default: what Apache Kafka 4.3.1 itself defines, one setting a line.
+pub(super) const KAFKA: &str = include_str!("kafka-4.3.1.txt");
+
+/// Whether a broker of Kafka has a setting of this name, known here or not.
+fn is_of_kafka(name: &str) -> bool {
+    KAFKA.lines().any(|line| line.strip_prefix("B|").and_then(|rest| rest.split('|').next()) == Some(name))
+}
+
 /// Limits that cannot become zero while the broker runs.
 const CONNECTION_LIMITS: [&str; 3] = ["max.connections", "max.connections.per.ip", "max.connection.creation.rate"];
 
@@ -95,7 +103,9 @@ pub fn validate_broker(name: &str, value: &str) -> Result<(), SettingError> {
             Err(SettingError::Invalid { name, value, reason: "Value must be at least 1".to_owned() })
         }
         Some(setting) => setting.admit(value).map(drop),
-        None if refused_by_family(name).is_some() => Err(SettingError::ReadOnly { name: name.to_owned() }),
+        None if refused_by_family(name).is_some() || is_of_kafka(name) => {
+            Err(SettingError::ReadOnly { name: name.to_owned() })
+        }
         None => Ok(()),
     }
 }

@@ -1,12 +1,10 @@
 //! The table against Apache Kafka 4.3, and the ways of a value through it.
 
+use super::check::KAFKA;
 use super::*;
 use crate::batch::{Compression, TimestampType};
 use crate::broker::quota;
 use crate::security::Principal;
-
-/// `T` or `B`, name, type, default: what Apache Kafka 4.3.1 itself defines, one setting a line.
-const KAFKA: &str = include_str!("kafka-4.3.1.txt");
 
 fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()

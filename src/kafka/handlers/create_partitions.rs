@@ -9,6 +9,7 @@ use kafka_protocol::messages::{CreatePartitionsRequest, CreatePartitionsResponse
 
 use crate::base::NodeId;
 use crate::base::limits::TOPIC_PARTITIONS_MAX;
+use crate::broker::CoordinatorKind;
 use crate::kafka::{Reply, Request};
 use crate::security::{Operation, Resource};
 
@@ -54,6 +55,12 @@ impl Handlers {
         let permit = self.permit(&request.context, Operation::Alter, Resource::topic(&asked.name))?;
         let topic = self.broker.topic(&asked.name).ok_or(ResponseError::UnknownTopicOrPartition)?;
         let present = topic.partitions.len();
+        if CoordinatorKind::of_topic(&asked.name).is_some() {
+            // A key's partition follows from their number: with another one nobody would find its state again.
+            let message =
+                format!("The partitions of {} stay as they are: groups and transactions would be lost.", *asked.name);
+            return Err(Refusal::new(ResponseError::InvalidPartitions, message));
+        }
         let total = check(asked, present, self.broker.node)?;
         Self::charge(request, total.saturating_sub(present), STRICT_QUOTA_SINCE)?;
         if !validate_only {
