@@ -8,19 +8,20 @@
 //! | 0 | base | ids, offsets, limits, checksums, the stored-byte codec | crc_fast, base64 |
 //! | 1 | batch | view, verify and patch record batches | flate2, lz4_flex, snap, zstd |
 //! | 1 | env | clock, entropy, disk, folder lock, failpoints | rustix, getrandom |
+//! | 1 | net | framed byte streams, sockets, host names | hickory_resolver, socket2 |
 //! | 1 | metadata | commands, their pure application, the image | |
 //! | 2 | kv | key families of the embedded store | rocksdb |
 //! | 2 | group | decides what the group coordinator answers and writes, purely | |
 //! | 2 | wal | segments, group commit, recovery | |
 //! | 2 | security | TLS, principals, permits, the offline CA | rustls, tokio_rustls, rcgen, aws_lc_rs, regex |
-//! | 3 | object | object format, cache, read-ahead, backends | object_store, hyper, hyper_util, hickory_resolver, quick_cache, tokio_rustls, toml |
+//! | 3 | object | object format, cache, read-ahead, backends | object_store, hyper, hyper_util, quick_cache, tokio_rustls, toml |
 //! | 4 | quorum | runs Raft, publishes the image | openraft |
 //! | 4 | ledger | replicated append, seal, recovery | |
 //! | 5 | partition | sequence, watermark, tail, producer state | |
 //! | 6 | group | decides for groups and committed offsets | regex |
 //! | 6 | transaction | decides for transactions | |
 //! | 7 | broker | registry, reconciler, uploader, merging, retention, compaction, hosts the coordinators | |
-//! | 8 | kafka | framing, version table, handlers, error codes | kafka_protocol, socket2 |
+//! | 8 | kafka | framing, version table, handlers, error codes | kafka_protocol |
 //! | 8 | admin | health and metrics over HTTP | axum, hyper, hyper_util |
 //! | 9 | config, cli | options from file, environment and flags; commands | figment, toml, clap, tracing_subscriber |
 //! | 10 | app | build, bind, serve, drain | tokio_rustls |
@@ -40,6 +41,7 @@ pub mod kafka;
 pub mod kv;
 pub mod ledger;
 pub mod metadata;
+pub mod net;
 pub mod object;
 pub mod partition;
 pub mod quorum;

@@ -27,8 +27,9 @@ use crate::env::{Clock, SystemClock, SystemEntropy, lock_dir};
 use crate::kafka::WireMetrics;
 use crate::kafka::connection::Wire;
 use crate::kafka::handlers::Handlers;
-use crate::kafka::listener::{Admission, ConnectionLimits, Listener, Security, bind};
+use crate::kafka::listener::{Admission, ConnectionLimits, Listener, Security};
 use crate::kafka::throttle::Throttling;
+use crate::net;
 use crate::security::{Authorizer, PrincipalRules, ServerTls};
 
 use open::Opened;
@@ -134,7 +135,7 @@ fn bind_kafka(config: &Config) -> Result<Vec<Bound>, Error> {
 }
 
 fn bind_one(address: SocketAddr) -> Result<TcpListener, Error> {
-    bind(address).map_err(|e| match e.kind() {
+    net::bind(address).map_err(|e| match e.kind() {
         std::io::ErrorKind::AddrInUse => Error::Taken(format!(
             "{address} is in use: stop the process that listens there, or give another address (port 0 takes a free one)"
         )),

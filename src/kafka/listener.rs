@@ -5,13 +5,11 @@
 //! file descriptors pauses the accept loop; it neither spins nor ends.
 
 use std::collections::HashMap;
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -20,28 +18,13 @@ use tokio::time::{Instant, sleep, timeout};
 use super::connection::{Peer, Wire, serve};
 use crate::broker::quota::QuotaManager;
 use crate::env::Clock;
+use crate::net::{pause_after, tune};
 use crate::security::{Principal, ServerTls};
 
-/// Connections that the kernel completes while the accept loop is busy.
-const BACKLOG: i32 = 1024;
-/// Pause after an accept that failed for want of descriptors or memory.
-const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 /// Connections over the rate of their address that are held at a time; further ones are closed at once.
 const HELD_MAX: usize = 1_024;
 /// How much longer than a connection's own drain the listener waits before it aborts what is left.
 const ABORT_AFTER: Duration = Duration::from_secs(2);
-/// TCP probes a silent peer after so long, so that a vanished machine does not hold its connection until it is idle.
-const KEEPALIVE: Duration = Duration::from_secs(60);
-
-/// Opens a listening socket. Port 0 lets the system choose. The address may be bound again at once after a restart.
-pub fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&addr.into())?;
-    socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
-}
 
 /// What stands between TCP and Kafka.
 pub enum Security {
@@ -249,17 +232,6 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-/// Waits where trying again at once would only fail again.
-pub(super) async fn pause_after(listener: &str, error: &io::Error) {
-    // A peer that gave up while it waited in the backlog says nothing about the next one.
-    let gone = [io::ErrorKind::ConnectionAborted, io::ErrorKind::ConnectionReset, io::ErrorKind::Interrupted];
-    if gone.contains(&error.kind()) {
-        return;
-    }
-    tracing::warn!(%listener, %error, "no connection can be accepted for the moment");
-    sleep(EXHAUSTED_PAUSE).await;
-}
-
 struct ConnectionTask {
     name: Arc<str>,
     security: Arc<Security>,
@@ -307,14 +279,4 @@ impl ConnectionTask {
 fn instant_of(unix_ms: i64, clock: &dyn Clock) -> Option<Instant> {
     let left_ms = u64::try_from(unix_ms.saturating_sub(clock.wall_ms())).unwrap_or(0);
     Instant::now().checked_add(Duration::from_millis(left_ms))
-}
-
-/// Answers are written whole, so Nagle's algorithm would only delay them. A socket that refuses still works.
-fn tune(stream: &TcpStream) {
-    let tuned = stream
-        .set_nodelay(true)
-        .and_then(|()| SockRef::from(stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE)));
-    if let Err(error) = tuned {
-        tracing::debug!(%error, "socket options not set");
-    }
 }

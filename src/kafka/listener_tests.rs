@@ -20,13 +20,14 @@ use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::connection::{ConnectionOptions, Wire};
-use super::listener::{Admission, ConnectionLimits, Listener, Security, bind, pause_after};
+use super::listener::{Admission, ConnectionLimits, Listener, Security};
 use super::request::{Outcome, Reply, Request, Service};
 use super::{Rope, WireMetrics, samples};
 use crate::base::{ClusterId, NodeId};
 use crate::broker::quota::{QuotaManager, Window, Windows};
 use crate::env::{Clock, SystemClock, SystemEntropy};
 use crate::metadata::{QuotaEntity, QuotaName};
+use crate::net::{bind, pause_after};
 use crate::security::{ClientIdentity, InitOptions, PrincipalRules, ServerTls, TlsFiles, client_config, create};
 
 /// Answers with the name of the principal.

@@ -1,7 +1,7 @@
 //! The Kafka protocol: from bytes of a socket to a decoded request, and from an answer to bytes.
 //!
 //! - [`listener`] accepts connections within limits and runs the handshake off the accept path.
-//! - [`connection`] is one task per connection: reads frames ([`frame`]), starts requests in order, lets their second
+//! - [`connection`] is one task per connection: reads frames, starts requests in order, lets their second
 //!   phases overlap, and writes responses strictly in request order.
 //! - [`walker`] checks every length of a request before anything is decoded; [`request`] decodes.
 //! - [`throttle`] measures requests against quotas, [`connection`] mutes who is over his.
@@ -12,7 +12,6 @@
 
 pub mod connection;
 pub mod encode;
-pub mod frame;
 pub mod handlers;
 pub mod listener;
 #[cfg(test)]
@@ -24,7 +23,6 @@ pub mod request;
 #[cfg(test)]
 mod samples;
 pub mod throttle;
-mod transport;
 pub mod versions;
 pub mod walker;
 

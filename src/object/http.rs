@@ -1,4 +1,4 @@
-//! HTTP/1.1 for the S3 back end: names by [`super::resolve`], TLS by a connector that is handed in.
+//! HTTP/1.1 for the S3 back end: names by [`Names`], TLS by a connector that is handed in.
 //!
 //! object_store brings no transport that can show a client certificate. Plain HTTP is used only towards a loopback
 //! address and only where the options allow it.
@@ -25,7 +25,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::resolve::Names;
+use crate::net::Names;
 
 /// Time to look up a name, connect and finish the TLS handshake.
 const CONNECT: Duration = Duration::from_secs(10);

@@ -25,7 +25,6 @@ mod objects;
 mod options;
 mod probe;
 mod reader;
-mod resolve;
 mod run;
 mod snapshot;
 mod staging;

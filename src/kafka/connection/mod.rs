@@ -22,12 +22,12 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use self::task::Connection;
-use super::frame::FrameError;
 use super::metrics::WireMetrics;
 use super::request::{ParseError, Service};
 use crate::base::limits::{
     CONNECTION_ANSWER_BYTES_MAX, CONNECTION_BYTES_MAX, CONNECTION_REQUESTS_MAX, REQUEST_BYTES_MAX,
 };
+use crate::net::FrameError;
 use crate::security::Principal;
 
 /// What closing a stream politely may take.

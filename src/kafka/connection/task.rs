@@ -23,8 +23,8 @@ use tokio::time::{Instant, sleep_until};
 use super::{Closed, Peer, Wire};
 use crate::kafka::encode::Rope;
 use crate::kafka::request::{ConnectionContext, Outcome, ParseError, Parsed, Reply, Request, parse};
-use crate::kafka::transport::{Progress, Transport};
 use crate::kafka::versions::{Api, UNSUPPORTED_VERSION};
+use crate::net::{Progress, Transport};
 
 /// Finished answers are gathered up to this many bytes before they are written; more wait in their futures.
 const GATHER_BYTES: u64 = 1024 * 1024;
@@ -289,10 +289,10 @@ impl<'w, S: AsyncRead + AsyncWrite + Unpin> Connection<'w, S> {
         self.last_progress = Instant::now();
         self.charge_answer(&mut ticket, &outcome);
         match outcome {
-            Outcome::Send(rope) => self.transport.push(rope),
+            Outcome::Send(rope) => self.transport.push(rope.into_pieces()),
             Outcome::Silent => {}
             Outcome::Throttled { answer, mute } => {
-                answer.into_iter().for_each(|rope| self.transport.push(rope));
+                answer.into_iter().for_each(|rope| self.transport.push(rope.into_pieces()));
                 self.mute(mute);
             }
             Outcome::Close(reason) => {

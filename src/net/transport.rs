@@ -1,6 +1,6 @@
 //! The byte side of a connection: one stream, a frame reader, and the queue of bytes that wait to be written.
 //!
-//! Responses are pieces of shared memory; as many as wait are written by one vectored write. Nothing here knows what
+//! What is written are pieces of shared memory; as many as wait are written by one vectored write. Nothing here knows what
 //! the bytes mean.
 
 use std::collections::VecDeque;
@@ -11,7 +11,6 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
-use super::encode::Rope;
 use super::frame::FrameReader;
 
 /// Pieces of one vectored write.
@@ -43,10 +42,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
         Transport { stream, reader, queue: VecDeque::new(), pushed: 0, written: 0, unflushed: false }
     }
 
-    /// Queues a response.
-    pub fn push(&mut self, rope: Rope) {
-        self.pushed += rope.len() as u64;
-        self.queue.extend(rope.into_pieces());
+    /// Queues what is to be written, in pieces that are not copied.
+    pub fn push(&mut self, pieces: impl IntoIterator<Item = Bytes>) {
+        for piece in pieces.into_iter().filter(|piece| !piece.is_empty()) {
+            self.pushed += piece.len() as u64;
+            self.queue.push_back(piece);
+        }
+    }
+
+    /// The stream itself, to ask it something.
+    pub fn stream(&self) -> &S {
+        &self.stream
     }
 
     /// Position in the outgoing stream after everything queued so far.

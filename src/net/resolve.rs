@@ -12,7 +12,7 @@ use hickory_resolver::{Hosts, TokioResolver};
 
 /// Why a name has no address.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ResolveError {
+pub enum ResolveError {
     #[error("{0} is not a host name")]
     Name(String),
     #[error("{host} is not in /etc/hosts, and /etc/resolv.conf cannot be used: {reason}")]
@@ -23,7 +23,7 @@ pub(super) enum ResolveError {
 
 /// Looks names up. The files are read at the first look-up and again after one that failed.
 #[derive(Default)]
-pub(super) struct Names {
+pub struct Names {
     resolver: Mutex<Option<Arc<TokioResolver>>>,
 }
 
