@@ -173,16 +173,28 @@ impl ServerTls {
 fn load_server(files: &TlsFiles, clock: &Arc<dyn Clock>) -> Result<Loaded, TlsError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let (certified, not_after_ms) = load_own(&files.cert_chain, &files.key, &provider, clock.wall_ms())?;
-    let roots = Arc::new(load_roots(&files.client_ca)?);
-    let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider.clone()).build().map_err(setup)?;
-    let mut config = ServerConfig::builder_with_details(provider, Arc::new(RustlsTime(clock.clone())))
+    let roots = load_roots(&files.client_ca)?;
+    let config = server_config(Arc::new(SingleCertAndKey::from(certified)), roots, provider, clock.clone())?;
+    Ok(Loaded { config: Arc::new(config), not_after_ms })
+}
+
+/// The server's side of mutual TLS: clients of these authorities only.
+pub(super) fn server_config(
+    own: Arc<SingleCertAndKey>,
+    roots: RootCertStore,
+    provider: Arc<CryptoProvider>,
+    clock: Arc<dyn Clock>,
+) -> Result<ServerConfig, TlsError> {
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build().map_err(setup)?;
+    let mut config = ServerConfig::builder_with_details(provider, Arc::new(RustlsTime(clock)))
         .with_protocol_versions(&[&TLS13])
         .map_err(setup)?
         .with_client_cert_verifier(verifier)
-        .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
+        .with_cert_resolver(own);
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
-    Ok(Loaded { config: Arc::new(config), not_after_ms })
+    Ok(config)
 }
 
 /// PEM files with which a client proves who it is.
@@ -204,20 +216,36 @@ pub fn client_config(
     let provider = Arc::new(aws_lc_rs::default_provider());
     let roots = load_roots(ca)?;
     let own = identity.map(|own| load_own(&own.cert_chain, &own.key, &provider, clock.wall_ms())).transpose()?;
+    let own = own.map(|(certified, _)| Arc::new(SingleCertAndKey::from(certified)));
+    client_side(own, roots, provider, clock).map(Arc::new)
+}
+
+/// The client's side: services of these authorities only.
+pub(super) fn client_side(
+    own: Option<Arc<SingleCertAndKey>>,
+    roots: RootCertStore,
+    provider: Arc<CryptoProvider>,
+    clock: Arc<dyn Clock>,
+) -> Result<ClientConfig, TlsError> {
     let builder = ClientConfig::builder_with_details(provider, Arc::new(RustlsTime(clock)))
         .with_protocol_versions(&[&TLS13])
         .map_err(setup)?
         .with_root_certificates(roots);
     let mut config = match own {
-        Some((certified, _)) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified))),
+        Some(own) => builder.with_client_cert_resolver(own),
         None => builder.with_no_client_auth(),
     };
     config.resumption = Resumption::disabled();
-    Ok(Arc::new(config))
+    Ok(config)
 }
 
 /// A certificate chain with its key, checked; and the Unix milliseconds until which all of the chain is valid.
-fn load_own(chain: &Path, key: &Path, provider: &CryptoProvider, now_ms: i64) -> Result<(CertifiedKey, i64), TlsError> {
+pub(super) fn load_own(
+    chain: &Path,
+    key: &Path,
+    provider: &CryptoProvider,
+    now_ms: i64,
+) -> Result<(CertifiedKey, i64), TlsError> {
     let certificates = load_certificates(chain)?;
     let mut not_after_ms = i64::MAX;
     for certificate in &certificates {
@@ -251,7 +279,7 @@ fn load_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsErr
     if certificates.is_empty() { Err(TlsError::NoCertificate { path: path.to_owned() }) } else { Ok(certificates) }
 }
 
-fn load_roots(path: &Path) -> Result<RootCertStore, TlsError> {
+pub(super) fn load_roots(path: &Path) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in load_certificates(path)? {
         roots.add(certificate).map_err(|e| TlsError::Certificate { path: path.to_owned(), reason: e.to_string() })?;
