@@ -15,6 +15,7 @@
 //! | 2 | wal | segments, group commit, recovery | |
 //! | 2 | security | TLS, principals, permits, the offline CA | rustls, tokio_rustls, rcgen, aws_lc_rs, regex |
 //! | 3 | object | object format, cache, read-ahead, backends | object_store, hyper, hyper_util, quick_cache, tokio_rustls, toml |
+//! | 3 | peer | connections between nodes: who is there, classes of traffic, requests in order | |
 //! | 4 | quorum | runs Raft, publishes the image | openraft |
 //! | 4 | ledger | replicated append, seal, recovery | |
 //! | 5 | partition | sequence, watermark, tail, producer state | |
@@ -44,6 +45,7 @@ pub mod metadata;
 pub mod net;
 pub mod object;
 pub mod partition;
+pub mod peer;
 pub mod quorum;
 pub mod security;
 pub mod transaction;

@@ -21,7 +21,7 @@ use casemate::batch::{
     parse_end_marker, split_batches, with_max_timestamp,
 };
 use casemate::object::PartitionState;
-use casemate::{kafka, kv, metadata};
+use casemate::{kafka, kv, metadata, net, peer};
 use mutate::{Rng, mutate};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -181,6 +181,59 @@ fn metadata_commands_and_images() {
             );
         }
         let _ = metadata::Image::decode(input);
+    });
+}
+
+/// What a node says first, and what it is answered.
+#[test]
+fn hellos_between_nodes() {
+    let hello = peer::Hello {
+        cluster: casemate::base::ClusterId([7; 16]),
+        generation: 1,
+        sender: casemate::base::NodeId(2),
+        target: casemate::base::NodeId(1),
+        class: peer::Class::Raft.code(),
+        process: 9,
+        software: "0.1.0".to_owned(),
+    };
+    let accepted =
+        peer::HelloAnswer::Accepted { protocol: 1, node: hello.target, process: 5, software: "x".to_owned() };
+    let sentence = "another process is connected as node 2".into();
+    let refused = peer::HelloAnswer::Refused(peer::Refusal { reason: peer::Reason::Process, sentence });
+    let seeds = [hello.encode().to_vec(), accepted.encode().to_vec(), refused.encode().to_vec()];
+    fuzz("hellos", &seeds, |input| {
+        if let Ok((hello, protocol)) = peer::Hello::decode(input) {
+            assert_eq!(peer::Hello::decode(&hello.encode()), Ok((hello, protocol)), "what is read is written the same");
+        }
+        if let Ok(answer) = peer::HelloAnswer::decode(input) {
+            assert_eq!(peer::HelloAnswer::decode(&answer.encode()), Ok(answer), "what is read is written the same");
+        }
+    });
+}
+
+/// A stream of frames between nodes: cut, decoded, and never larger in memory than what has arrived.
+#[test]
+fn frames_between_nodes() {
+    let frame = |kind: u8, id: u64, body: &[u8]| {
+        let length = (9 + body.len() as u32).to_be_bytes();
+        [&length[..], &[kind], &id.to_be_bytes(), body].concat()
+    };
+    let seeds = [
+        [frame(1, 1, b"request"), frame(4, 0, b""), frame(1, 2, &[7; 3000])].concat(),
+        [frame(2, 1, b"answer"), frame(3, 2, "nö".as_bytes())].concat(),
+    ];
+    let max = peer::Options::default().class(peer::Class::Bulk).body_bytes_max;
+    fuzz("frames", &seeds, |input| {
+        let (mut reader, mut rest) = (net::FrameReader::new(max), input);
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        let (mut frames, mut bytes) = (0, 0);
+        while let std::task::Poll::Ready(Ok(1..)) = reader.poll_read(&mut context, &mut rest) {
+            while let Ok(Some(frame)) = reader.next_frame() {
+                (frames, bytes) = (frames + 1, bytes + frame.len());
+                let _ = peer::Frame::decode(frame);
+            }
+        }
+        assert!(frames * 4 + bytes <= input.len());
     });
 }
 

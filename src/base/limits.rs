@@ -47,6 +47,32 @@ pub const TRANSACTIONAL_IDS_MAX: usize = 1_000_000;
 pub const PARKED_REQUESTS_MAX: usize = 10_000;
 /// Bytes that a compressed batch may decompress to, whatever it claims.
 pub const DECOMPRESSED_BYTES_MAX: usize = 256 * MIB;
+/// Largest message body between nodes for consensus: the entries of one append, of which one command must fit.
+pub const PEER_RAFT_BODY_BYTES_MAX: usize = 2 * COMMAND_BYTES_MAX;
+/// The same for ledger entries: one holds at most a largest batch.
+pub const PEER_LEDGER_BODY_BYTES_MAX: usize = BATCH_BYTES_MAX + MIB;
+/// The same for control: a command that is forwarded to the leader.
+pub const PEER_CONTROL_BODY_BYTES_MAX: usize = COMMAND_BYTES_MAX + MIB;
+/// The same for bulk: tails that are copied, a largest batch among them, and pieces of snapshots.
+pub const PEER_BULK_BODY_BYTES_MAX: usize = BATCH_BYTES_MAX + MIB;
+/// Requests that are under way on one connection between nodes.
+pub const PEER_REQUESTS_MAX: usize = 1024;
+/// Bytes of requests, and of answers not yet written, that are under way on one connection between nodes: twice a
+/// largest body, so that the next one is on its way while one is worked on.
+pub const PEER_RAFT_BYTES_MAX: usize = 2 * PEER_RAFT_BODY_BYTES_MAX;
+pub const PEER_LEDGER_BYTES_MAX: usize = 2 * PEER_LEDGER_BODY_BYTES_MAX;
+pub const PEER_CONTROL_BYTES_MAX: usize = 2 * PEER_CONTROL_BODY_BYTES_MAX;
+pub const PEER_BULK_BYTES_MAX: usize = 2 * PEER_BULK_BODY_BYTES_MAX;
+/// Connections of other nodes that have said who they are: one for each node and class.
+pub const PEER_CONNECTIONS_MAX: usize = 4096;
+/// Connections on the peer listener that have not said who they are yet; of more, the oldest are cut.
+pub const PEER_GREETINGS_MAX: usize = 256;
+/// Connections of the node's own tools, which come under its own identity.
+pub const PEER_TOOLS_MAX: usize = 8;
+/// Bytes of a hello between nodes, and of its answer.
+pub const PEER_HELLO_BYTES_MAX: usize = 1024;
+/// Bytes of the sentence in which a node says why it refuses.
+pub const PEER_REFUSAL_BYTES_MAX: usize = 768;
 /// Alignment of WAL blocks: a torn write of one block cannot touch its predecessor's sectors.
 pub const WAL_BLOCK_ALIGN: usize = 4 * KIB;
 
@@ -59,3 +85,11 @@ const _: () = assert!(DESCRIPTION_ANSWER_BYTES * CONNECTION_REQUESTS_MAX <= CONN
 const _: () = assert!(DESCRIPTION_ANSWER_BYTES < DESCRIPTIONS_BYTES_MAX);
 const _: () = assert!(FETCH_BYTES_MAX < i32::MAX as usize);
 const _: () = assert!(COMMAND_PARTITIONS_MAX >= TOPIC_PARTITIONS_MAX, "a topic is created by one command");
+const _: () = assert!(PEER_RAFT_BODY_BYTES_MAX > COMMAND_BYTES_MAX && PEER_CONTROL_BODY_BYTES_MAX > COMMAND_BYTES_MAX);
+const _: () = assert!(PEER_LEDGER_BODY_BYTES_MAX > BATCH_BYTES_MAX, "a largest batch must fit in an entry's message");
+const _: () = assert!(PEER_BULK_BODY_BYTES_MAX > COMMAND_BYTES_MAX && PEER_BULK_BODY_BYTES_MAX > BATCH_BYTES_MAX);
+const _: () = assert!(PEER_LEDGER_BODY_BYTES_MAX < i32::MAX as usize);
+const _: () = assert!(PEER_BULK_BODY_BYTES_MAX < i32::MAX as usize);
+const _: () =
+    assert!(PEER_RAFT_BODY_BYTES_MAX <= PEER_RAFT_BYTES_MAX && PEER_CONTROL_BODY_BYTES_MAX <= PEER_CONTROL_BYTES_MAX);
+const _: () = assert!(PEER_REFUSAL_BYTES_MAX + 64 <= PEER_HELLO_BYTES_MAX, "a refusal answers a hello");
