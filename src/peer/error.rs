@@ -16,8 +16,8 @@ pub enum PeerError {
     /// Safe to repeat: no byte of it was handed to a connection.
     #[error("not sent to node {node}: {reason}")]
     NotSent { node: NodeId, reason: NotSent },
-    /// The connection ended between the request and its answer: it may have been carried out.
-    #[error("the connection to node {node} ended before the answer ({reason}): the outcome is unknown")]
+    /// The request was handed to a connection and its answer did not come: it may have been carried out.
+    #[error("no answer came from node {node} ({reason}): the outcome is unknown")]
     OutcomeUnknown { node: NodeId, reason: Arc<Closed> },
     /// The service did nothing, and says why.
     #[error("node {node} refused: {reason}")]
@@ -93,7 +93,7 @@ impl DialError {
     }
 }
 
-/// Why a connection ended.
+/// Why a connection ended, or an answer did not come over it.
 #[derive(Debug, thiserror::Error)]
 pub enum Closed {
     #[error("the peer closed it")]
@@ -106,6 +106,9 @@ pub enum Closed {
     Frame(#[from] frame::BadFrame),
     #[error("the peer broke the protocol: {0}")]
     Protocol(&'static str),
+    /// Of one request; the connection goes on.
+    #[error("the answer is too large to be sent")]
+    Unanswered,
     #[error("nothing was heard for {0:?}")]
     Silent(Duration),
     #[error("a message did not arrive within {0:?}")]

@@ -22,6 +22,8 @@ pub enum Kind {
     Answer,
     /// The service has done nothing for the request; the body is a sentence in UTF-8.
     Refusal,
+    /// The service has answered, and the answer is too large to be sent; no body.
+    Unanswered,
     /// Only shows that the sender is there.
     Alive,
 }
@@ -33,6 +35,7 @@ impl Kind {
             Kind::Answer => 2,
             Kind::Refusal => 3,
             Kind::Alive => 4,
+            Kind::Unanswered => 5,
         }
     }
 }
@@ -63,7 +66,7 @@ impl Frame {
             return Err(BadFrame::Short(bytes.len()));
         }
         let (code, id) = (bytes.get_u8(), bytes.get_u64());
-        let kinds = [Kind::Request, Kind::Answer, Kind::Refusal, Kind::Alive];
+        let kinds = [Kind::Request, Kind::Answer, Kind::Refusal, Kind::Alive, Kind::Unanswered];
         let kind = kinds.into_iter().find(|kind| kind.code() == code).ok_or(BadFrame::Kind(code))?;
         if kind == Kind::Alive && (id != 0 || !bytes.is_empty()) {
             return Err(BadFrame::Alive);
@@ -128,6 +131,7 @@ mod tests {
             (Kind::Request, 1, &b"abc"[..]),
             (Kind::Answer, u64::MAX, b""),
             (Kind::Refusal, 7, b"no"),
+            (Kind::Unanswered, 8, b""),
             (Kind::Alive, 0, b""),
         ] {
             let mut bytes = BytesMut::from(&head(kind, id, body.len())[..]);
@@ -144,7 +148,7 @@ mod tests {
         let decode = |bytes: &[u8]| Frame::decode(Bytes::copy_from_slice(bytes));
         assert_eq!(decode(&[]), Err(BadFrame::Short(0)));
         assert_eq!(decode(&[1; 8]), Err(BadFrame::Short(8)));
-        for kind in [0, 5, 255] {
+        for kind in [0, 6, 255] {
             assert_eq!(decode(&[kind, 0, 0, 0, 0, 0, 0, 0, 1]), Err(BadFrame::Kind(kind)));
         }
         assert_eq!(decode(&[4, 0, 0, 0, 0, 0, 0, 0, 1]), Err(BadFrame::Alive));

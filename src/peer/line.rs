@@ -78,6 +78,14 @@ struct Sent {
     since: Stopwatch,
 }
 
+/// What has come for a request.
+pub(super) enum Answered {
+    Body(Bytes),
+    Refused(String),
+    /// There is an answer, and it cannot be sent.
+    TooLarge,
+}
+
 /// Where a request was when it was given up.
 #[derive(Debug, PartialEq, Eq)]
 enum Abandoned {
@@ -206,7 +214,7 @@ impl Line {
     }
 
     /// An answer has come; for a request that was given up it is ignored.
-    pub fn answered(&self, id: u64, answer: Result<Bytes, String>) -> Result<(), Closed> {
+    pub fn answered(&self, id: u64, answer: Answered) -> Result<(), Closed> {
         let mut state = self.lock();
         let Some(sent) = state.sent.remove(&id) else {
             let asked = id <= state.last_id && state.queue.front().is_none_or(|queued| queued.id > id);
@@ -217,10 +225,15 @@ impl Line {
         let counters = self.plane.counters.class(self.class);
         counters.round_trips.fetch_add(1, Relaxed);
         counters.round_trip_micros.fetch_add(sent.since.micros(), Relaxed);
-        let outcome = answer.map_err(|reason| {
-            counters.declined.fetch_add(1, Relaxed);
-            PeerError::Refused { node: self.node, reason }
-        });
+        let node = self.node;
+        let outcome = match answer {
+            Answered::Body(body) => Ok(body),
+            Answered::Refused(reason) => {
+                counters.declined.fetch_add(1, Relaxed);
+                Err(PeerError::Refused { node, reason })
+            }
+            Answered::TooLarge => Err(PeerError::OutcomeUnknown { node, reason: Arc::new(Closed::Unanswered) }),
+        };
         // Whoever asked may have gone in this moment.
         let _ = sent.reply.send(outcome);
         Ok(())

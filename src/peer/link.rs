@@ -11,7 +11,7 @@ use super::dial::Dialled;
 use super::error::Closed;
 use super::frame::{Frame, HEADER_BYTES, Kind, head};
 use super::hello::clean;
-use super::line::Line;
+use super::line::{Answered, Line};
 use super::metrics::{ClassCounters, Open};
 use super::peers::PeerAddress;
 use super::plane::stopped;
@@ -102,10 +102,11 @@ impl<'l> Link<'l> {
                 Kind::Answer if body.len() > self.limits.body_bytes_max => {
                     return Err(Closed::Protocol("an answer is larger than its class carries"));
                 }
-                Kind::Answer => self.line.answered(id, Ok(body))?,
+                Kind::Answer => self.line.answered(id, Answered::Body(body))?,
+                Kind::Unanswered => self.line.answered(id, Answered::TooLarge)?,
                 Kind::Refusal => {
                     let text = String::from_utf8_lossy(&body[..body.len().min(PEER_REFUSAL_BYTES_MAX)]);
-                    self.line.answered(id, Err(clean(&text, PEER_REFUSAL_BYTES_MAX)))?;
+                    self.line.answered(id, Answered::Refused(clean(&text, PEER_REFUSAL_BYTES_MAX)))?;
                 }
                 Kind::Alive => {}
                 Kind::Request => return Err(Closed::Protocol("it asks on a connection that answers")),

@@ -92,7 +92,7 @@ impl Peers {
         }
     }
 
-    /// Sends a request and waits for its answer. Calls are sent in the order in which they are made.
+    /// Sends a request and waits for its answer. Calls are sent in the order in which they are first polled.
     pub async fn call(
         &self,
         node: NodeId,

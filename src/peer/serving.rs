@@ -57,7 +57,7 @@ pub type Answering = BoxFuture<'static, Answer>;
 pub trait Service: Send + Sync {
     /// The first phase: called in the order in which the caller sent its requests, one at a time for each connection.
     /// Must not block. The future is polled beside those of later requests, and whichever is ready first is answered
-    /// first. An answer over the class's bound becomes a refusal.
+    /// first. Of an answer over the class's bound the caller learns only that there was one.
     fn call(&self, from: &Caller, request: Bytes) -> Answering;
 }
 
@@ -188,7 +188,9 @@ impl<'p> Serving<'p> {
             match frame.kind {
                 Kind::Request => {}
                 Kind::Alive => continue,
-                Kind::Answer | Kind::Refusal => return Err(Closed::Protocol("it answers on a connection that asks")),
+                Kind::Answer | Kind::Refusal | Kind::Unanswered => {
+                    return Err(Closed::Protocol("it answers on a connection that asks"));
+                }
             }
             if !self.admits(frame.body.len()) {
                 self.waiting = Some(frame);
@@ -231,15 +233,13 @@ impl<'p> Serving<'p> {
 
     fn answer(&mut self, id: u64, request_bytes: usize, answer: Answer) {
         let max = self.limits.body_bytes_max;
-        let answer = match answer {
+        let (kind, body) = match answer {
             Ok(body) if body.bytes() > max => {
                 let bytes = body.bytes();
                 tracing::error!(class = %self.caller.class, bytes, max, "an answer is too large and was not sent");
-                Err(Refused(format!("the answer has {bytes} bytes, and the class carries {max} at most")))
+                // No refusal: what was asked for may have been done.
+                (Kind::Unanswered, Body::default())
             }
-            answer => answer,
-        };
-        let (kind, body) = match answer {
             Ok(body) => (Kind::Answer, body),
             Err(Refused(text)) => (Kind::Refusal, Body::from(Bytes::from(clean(&text, PEER_REFUSAL_BYTES_MAX)))),
         };

@@ -20,6 +20,7 @@ fn bad_requests(body_bytes_max: usize) -> Vec<(&'static str, Vec<u8>)> {
         ("a negative length", vec![0xff; 30]),
         ("longer than its class carries", head(Kind::Request, 1, body_bytes_max + 1).to_vec()),
         ("an answer", [&head(Kind::Answer, 1, 1)[..], b"x"].concat()),
+        ("an answer too large", head(Kind::Unanswered, 1, 0).to_vec()),
         ("a refusal", [&head(Kind::Refusal, 1, 1)[..], b"x"].concat()),
         ("a sign of life with a body", framed(&[4, 0, 0, 0, 0, 0, 0, 0, 0, 1])),
         ("ids that repeat", [request(5), request(5)].concat()),
