@@ -251,15 +251,17 @@ impl ConnectionTask {
             }
             Security::Tls { tls, clock } => {
                 let mut stop = self.stop.clone();
+                // In a place of its own, which goes with the handshake: the task keeps room for all that it ever holds.
+                let accepting = Box::pin(tls.accept(stream, self.handshake_timeout));
                 let accepted = tokio::select! {
-                    accepted = tls.accept(stream, self.handshake_timeout) => accepted,
+                    accepted = accepting => accepted,
                     () = stopped(&mut stop) => return,
                 };
                 match accepted {
                     Ok((stream, identity)) => {
                         let expires = instant_of(identity.not_after_ms, &**clock);
                         let peer = self.peer(identity.principal, expires);
-                        serve(self.wire, stream, peer, self.stop).await;
+                        serve(self.wire, Box::new(stream), peer, self.stop).await;
                     }
                     Err(error) => {
                         self.wire.metrics.handshakes_failed.fetch_add(1, Relaxed);

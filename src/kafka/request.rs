@@ -24,6 +24,9 @@ use crate::security::Principal;
 pub const ELEMENT_BYTES: usize = 192;
 const _: () = assert!(REQUEST_ELEMENTS_MAX * ELEMENT_BYTES <= CONNECTION_BYTES_MAX);
 
+/// A longer name of a client's library, or of its version, is not noted.
+const SOFTWARE_NAME_BYTES_MAX: usize = 255;
+
 /// What all requests of one connection share.
 #[derive(Debug)]
 pub struct ConnectionContext {
@@ -33,8 +36,9 @@ pub struct ConnectionContext {
     pub listener: Arc<str>,
     pub peer_addr: SocketAddr,
     pub principal: Principal,
-    /// Name and version of the client's library, once an ApiVersions request has told them (KIP-511).
-    pub software: OnceLock<(StrBytes, StrBytes)>,
+    /// Name and version of the client's library, once an ApiVersions request has told them (KIP-511). Copies: a slice
+    /// would keep the buffer that the request was read into for as long as the connection lasts.
+    pub software: OnceLock<(Box<str>, Box<str>)>,
 }
 
 /// What a response needs of its request.
@@ -201,9 +205,10 @@ fn decode(to: ReplyTo, mut frame: Bytes, context: &Arc<ConnectionContext>) -> Re
 
 fn note_software(context: &ConnectionContext, body: &wire::ApiVersionsRequest) {
     let (name, version) = (&body.client_software_name, &body.client_software_version);
-    if is_software_name(name) && is_software_name(version) {
+    let short = name.len().max(version.len()) <= SOFTWARE_NAME_BYTES_MAX;
+    if short && is_software_name(name) && is_software_name(version) {
         // The first one stands: a client tells it once per connection.
-        let _ = context.software.set((name.clone(), version.clone()));
+        let _ = context.software.set((name.as_str().into(), version.as_str().into()));
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::{Mutex, OnceLock};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures_util::future::BoxFuture;
 use kafka_protocol::messages::{ApiKey, ApiVersionsRequest, ApiVersionsResponse, ResponseHeader};
-use kafka_protocol::protocol::Decodable;
+use kafka_protocol::protocol::{Decodable, StrBytes};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -501,13 +501,13 @@ fn software_is_noted_once_and_only_if_well_formed() {
         software: OnceLock::new(),
     });
     let api = Api::find(ApiKey::ApiVersions as i16).unwrap();
-    for name in ["bad name", "librdkafka", "other"] {
+    for name in ["bad name", &"long".repeat(64), "librdkafka", "other"] {
         let body = ApiVersionsRequest::default()
-            .with_client_software_name(name.into())
+            .with_client_software_name(StrBytes::from_string(name.to_owned()))
             .with_client_software_version("2.15.0".into());
         let parsed = parse(samples::frame(api, 3, &body), &context).unwrap();
         assert!(matches!(parsed.request.body, RequestBody::ApiVersions(_)));
     }
     let (name, version) = context.software.get().unwrap();
-    assert_eq!((name.as_str(), version.as_str()), ("librdkafka", "2.15.0"));
+    assert_eq!((&**name, &**version), ("librdkafka", "2.15.0"));
 }

@@ -17,7 +17,7 @@ s/"avg_throughput":[0-9.]+/"avg_throughput":RATE/
 s/^Avg latency: [0-9.]+ ms$/Avg latency: DURATION/
 s/^Percentiles: 50th = [0-9]+, 99th = [0-9]+, 99\.9th = [0-9]+$/Percentiles: DURATIONS/
 s/^([0-9]+)\t[0-9.]+$/\1 DURATION/
-s/^(TIME, )(TIME|[0-9]+)(, [0-9.]+, )[0-9.]+, ([0-9]+), [0-9., -]+$/\1\2\3RATE, \4, RATES/
+s/^(TIME, )(TIME|[0-9]+)(, [0-9.]+, )[0-9.]+, ([0-9]+), ([0-9., -]|Infinity|NaN)+$/\1\2\3RATE, \4, RATES/
 # Blanks pad columns to the width of what stands in them.
 s/[[:space:]]+/ /g
 s/ $//
