@@ -21,6 +21,7 @@ use casemate::batch::{
     parse_end_marker, split_batches, with_max_timestamp,
 };
 use casemate::object::PartitionState;
+use casemate::security::bundle::{Bundle, Sealed};
 use casemate::{kafka, kv, metadata};
 use mutate::{Rng, mutate};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -181,6 +182,14 @@ fn metadata_commands_and_images() {
             );
         }
         let _ = metadata::Image::decode(input);
+    });
+}
+
+#[test]
+fn join_bundles() {
+    fuzz("bundles", &fixtures("join/v1"), |input| {
+        let _ = Sealed::parse(input);
+        let _ = Bundle::decode(input);
     });
 }
 

@@ -47,6 +47,8 @@ pub const TRANSACTIONAL_IDS_MAX: usize = 1_000_000;
 pub const PARKED_REQUESTS_MAX: usize = 10_000;
 /// Bytes that a compressed batch may decompress to, whatever it claims.
 pub const DECOMPRESSED_BYTES_MAX: usize = 256 * MIB;
+/// Largest join bundle, sealed.
+pub const JOIN_BUNDLE_BYTES_MAX: usize = 512 * KIB;
 /// Alignment of WAL blocks: a torn write of one block cannot touch its predecessor's sectors.
 pub const WAL_BLOCK_ALIGN: usize = 4 * KIB;
 
