@@ -23,12 +23,10 @@ use crate::base::codec::DecodeError;
 use crate::base::limits::JOIN_BUNDLE_BYTES_MAX;
 use crate::base::{ClusterId, NodeId};
 use crate::env::Clock;
-use crate::metadata::TokenHash;
-use crate::metadata::bounds;
-
-pub use seal::Sealed;
+use crate::metadata::{TokenHash, bounds};
 
 pub use make::{HOUR_MS, Invitation, VALID_HOURS_DEFAULT, VALID_HOURS_MAX, make};
+pub use seal::Sealed;
 
 /// Nodes of the cluster that a bundle names. A few would do: one that answers knows the others.
 pub const KNOWN_NODES_MAX: usize = 64;
@@ -36,6 +34,8 @@ pub const KNOWN_NODES_MAX: usize = 64;
 pub const SETTINGS_MAX: usize = 64;
 /// Bytes of a certificate chain, of a key, or of the authorities, in PEM form.
 const PEM_BYTES_MAX: usize = 32 * 1024;
+/// Bytes of an option's value.
+const SETTING_BYTES_MAX: usize = 1024;
 const _: () = assert!(
     KNOWN_NODES_MAX * (2 * bounds::NAME_BYTES_MAX + bounds::NODE_IDENTITY_BYTES_MAX)
         + SETTINGS_MAX * (bounds::NAME_BYTES_MAX + SETTING_BYTES_MAX)
@@ -43,7 +43,6 @@ const _: () = assert!(
         < JOIN_BUNDLE_BYTES_MAX,
     "a bundle that has all it may have can be read back"
 );
-const SETTING_BYTES_MAX: usize = 1024;
 /// Name of the token's file in the folder of a node that has not joined yet.
 pub const TOKEN_FILE: &str = "join.token";
 const TOKEN_BYTES: usize = 32;
@@ -230,8 +229,9 @@ impl Bundle {
         let of = |name| partial.join(name);
         let made = TlsFiles { cert_chain: of("node.pem"), key: of("node.key"), client_ca: of("ca.pem") };
         check_node_files(&made, clock)?;
-        let token = Zeroizing::new(hex(self.token.expose()) + "\n");
-        files::write_new(&dir.join(TOKEN_FILE), token.as_bytes(), PRIVATE)?;
+        let digits = Zeroizing::new(hex(self.token.expose()));
+        let line = Zeroizing::new([digits.as_bytes(), b"\n"].concat());
+        files::write_new(&dir.join(TOKEN_FILE), &line, PRIVATE)?;
         files::sync_folder(&partial)?;
         files::rename(&partial, &finished)?;
         Ok(files::sync_folder(dir)?)

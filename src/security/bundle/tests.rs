@@ -150,7 +150,8 @@ fn contents_are_exactly_what_was_written() {
 
 #[test]
 fn what_cannot_stand_in_files_and_settings_is_neither_sealed_nor_read() {
-    let changes: [(&str, fn(&mut Bundle)); 16] = [
+    type Change = fn(&mut Bundle);
+    let changes: [(&str, Change); 16] = [
         ("cluster id", |b| b.cluster = ClusterId::default()),
         ("node id", |b| b.node = NodeId(0)),
         ("node name", |b| b.name.clear()),
