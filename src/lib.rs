@@ -7,13 +7,13 @@
 //! |---|---|---|---|
 //! | 0 | base | ids, offsets, limits, checksums, the stored-byte codec | crc_fast, base64 |
 //! | 1 | batch | view, verify and patch record batches | flate2, lz4_flex, snap, zstd |
-//! | 1 | env | clock, entropy, disk, folder lock, failpoints | rustix, getrandom |
+//! | 1 | env | clock, entropy, disk, folder lock, terminal, failpoints | rustix, getrandom, zeroize |
 //! | 1 | net | framed byte streams, sockets, host names | hickory_resolver, socket2 |
 //! | 1 | metadata | commands, their pure application, the image | |
 //! | 2 | kv | key families of the embedded store | rocksdb |
 //! | 2 | group | decides what the group coordinator answers and writes, purely | |
 //! | 2 | wal | segments, group commit, recovery | |
-//! | 2 | security | TLS, principals, permits, the offline CA | rustls, tokio_rustls, rcgen, aws_lc_rs, regex |
+//! | 2 | security | TLS, principals, permits, the offline CA, join bundles | rustls, tokio_rustls, rcgen, aws_lc_rs, regex, zeroize |
 //! | 3 | object | object format, cache, read-ahead, backends | object_store, hyper, hyper_util, quick_cache, tokio_rustls, toml |
 //! | 3 | peer | connections between nodes: who is there, classes of traffic, requests in order | |
 //! | 4 | quorum | runs Raft, publishes the image | openraft |

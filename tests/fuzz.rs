@@ -21,6 +21,7 @@ use casemate::batch::{
     parse_end_marker, split_batches, with_max_timestamp,
 };
 use casemate::object::PartitionState;
+use casemate::security::bundle::{Bundle, Sealed};
 use casemate::{kafka, kv, metadata, net, peer};
 use mutate::{Rng, mutate};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -234,6 +235,14 @@ fn frames_between_nodes() {
             }
         }
         assert!(frames * 4 + bytes <= input.len());
+    });
+}
+
+#[test]
+fn join_bundles() {
+    fuzz("bundles", &fixtures("join/v1"), |input| {
+        let _ = Sealed::parse(input);
+        let _ = Bundle::decode(input);
     });
 }
 

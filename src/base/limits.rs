@@ -73,6 +73,8 @@ pub const PEER_TOOLS_MAX: usize = 8;
 pub const PEER_HELLO_BYTES_MAX: usize = 1024;
 /// Bytes of the sentence in which a node says why it refuses.
 pub const PEER_REFUSAL_BYTES_MAX: usize = 768;
+/// Largest join bundle, sealed.
+pub const JOIN_BUNDLE_BYTES_MAX: usize = 512 * KIB;
 /// Alignment of WAL blocks: a torn write of one block cannot touch its predecessor's sectors.
 pub const WAL_BLOCK_ALIGN: usize = 4 * KIB;
 

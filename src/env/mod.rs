@@ -1,4 +1,5 @@
-//! The world outside the process behind traits: time, randomness and the disk, each with its real implementation.
+//! The world outside the process behind traits: time, randomness and the disk, each with its real implementation; and
+//! the terminal.
 //!
 //! Code above takes these as values, so that a test can hold the clock still, replay the dice and cut the power. Nothing
 //! here decides anything, and no other module asks the operating system for the time or for random bytes.
@@ -10,6 +11,7 @@ pub mod failpoint;
 mod lock;
 #[cfg(any(test, feature = "failpoints"))]
 pub mod sim_disk;
+mod terminal;
 
 pub use clock::{Clock, Stopwatch, SystemClock};
 pub use disk::{
@@ -21,3 +23,6 @@ pub use entropy::{Entropy, SystemEntropy};
 pub use lock::{LockError, LockGuard, lock_dir};
 #[cfg(any(test, feature = "failpoints"))]
 pub use sim_disk::SimDisk;
+#[cfg(test)]
+pub use terminal::at_terminal;
+pub use terminal::{read_hidden, terminal};

@@ -19,10 +19,10 @@ pub(super) const PUBLIC: u32 = 0o644;
 pub enum FileError {
     #[error("cannot read {path} ({source}): check that it exists and is readable", path = path.display())]
     Read { path: PathBuf, source: io::Error },
-    #[error("{path} is no regular file or larger than {FILE_BYTES_MAX} bytes: name a PEM file", path = path.display())]
+    #[error("{path} is no regular file or larger than {FILE_BYTES_MAX} bytes: name the right one", path = path.display())]
     Kind { path: PathBuf },
     #[error(
-        "the private key {path} has mode {mode:04o} and is open to others: renew it, or run `chmod 0600 {path}`",
+        "the secret in {path} has mode {mode:04o} and is open to others: renew it, or run `chmod 0600 {path}`",
         path = path.display()
     )]
     KeyMode { path: PathBuf, mode: u32 },
@@ -46,7 +46,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, FileError> {
     read_checked(path, |_| Ok(()))
 }
 
-/// Reads a private key; refuses one that others than its owner and group may read.
+/// Reads a private key or another secret; refuses one that others than its owner and group may read.
 pub(super) fn read_private(path: &Path) -> Result<Vec<u8>, FileError> {
     read_checked(path, |mode| {
         if mode & !KEY_MODE_MAX == 0 { Ok(()) } else { Err(FileError::KeyMode { path: path.to_owned(), mode }) }
@@ -83,7 +83,13 @@ pub(super) fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileEr
         _ => write_new(&partial, bytes, mode)?,
     }
     fs::rename(&partial, path).map_err(FileError::write(path))?;
-    sync_folder(path.parent().unwrap_or(Path::new(".")))
+    sync_folder(&folder_of(path))
+}
+
+/// The folder in which a file is.
+pub(super) fn folder_of(path: &Path) -> PathBuf {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    folder.unwrap_or(Path::new(".")).to_owned()
 }
 
 /// Makes a folder that only its owner may enter, and those above it; it may exist already.

@@ -1,9 +1,11 @@
-//! Who a peer is and what it may do: TLS, principals, permits, and the certificates that `casemate init` makes.
+//! Who a peer is and what it may do: TLS, principals, permits, the certificates that `casemate init` makes, and the
+//! bundles with which a further node joins.
 //!
 //! Invariants: no listener built here admits a client without a certificate of the configured authority; nobody but
 //! this module can make a [`Permit`], so whatever demands one has been authorized; no root certificate of the host is
 //! ever trusted. Nothing here reads the wall clock or draws identifiers except through `env`.
 
+pub mod bundle;
 mod der;
 mod dn;
 #[cfg(test)]
@@ -11,6 +13,7 @@ mod dn_cases;
 mod files;
 mod mapping;
 mod node_tls;
+mod passphrase;
 mod permit;
 mod pki;
 mod principal;
@@ -22,7 +25,9 @@ pub use der::Malformed;
 pub use files::FileError;
 pub use mapping::{PrincipalRules, RuleError, WholePattern};
 pub use node_tls::{NodeAcceptError, NodeCertificate, NodeConnectError, NodeStream, NodeTls};
+pub use passphrase::{PASSPHRASE_CHARACTERS_MIN, Passphrase, PassphraseError};
 pub use permit::{Authorizer, Denied, Operation, Permit, Resource, ResourceKind};
 pub use pki::{CreateError, Created, InitOptions, Issued, create, issue_node, write_client_settings};
 pub use principal::{Principal, PrincipalError};
+use tls::check_node_files;
 pub use tls::{AcceptError, ClientIdentity, PeerIdentity, ServerTls, TlsError, TlsFiles, TlsStream, client_config};

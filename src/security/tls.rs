@@ -239,6 +239,13 @@ pub(super) fn client_side(
     Ok(config)
 }
 
+/// Whether a node could serve with these files now. Blocks on file I/O.
+pub(super) fn check_node_files(files: &TlsFiles, clock: &dyn Clock) -> Result<(), TlsError> {
+    let provider = aws_lc_rs::default_provider();
+    load_own(&files.cert_chain, &files.key, &provider, clock.wall_ms())?;
+    load_roots(&files.client_ca).map(drop)
+}
+
 /// A certificate chain with its key, checked; and the Unix milliseconds until which all of the chain is valid.
 pub(super) fn load_own(
     chain: &Path,
@@ -291,12 +298,12 @@ fn setup(error: impl fmt::Display) -> TlsError {
     TlsError::Setup(error.to_string())
 }
 
-fn date(unix_ms: i64) -> String {
+pub(super) fn date(unix_ms: i64) -> String {
     OffsetDateTime::from_unix_timestamp(unix_ms.div_euclid(1000))
         .map_or_else(|_| "?".to_owned(), |t| t.date().to_string())
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
         text
