@@ -32,6 +32,12 @@ newtype!(
     NodeId(i32)
 );
 newtype!(
+    /// One metadata folder of one node, drawn at random when it is made (KIP-853's directory id, in 32 bits). A node that
+    /// lost its folder gets another one, and with it another name as a voter: it cannot vote twice. Zero is the folder
+    /// of a node made before folders had an id.
+    DirectoryId(u32)
+);
+newtype!(
     /// One incarnation of one broker process, issued by the metadata quorum; strictly increasing.
     BrokerEpoch(i64)
 );

@@ -9,6 +9,6 @@ pub mod ids;
 pub mod limits;
 
 pub use ids::{
-    BrokerEpoch, ClusterId, EntryId, LeaderEpoch, LedgerId, NodeId, ObjectId, Offset, PartitionId, ProducerId, TopicId,
-    WalIncarnation,
+    BrokerEpoch, ClusterId, DirectoryId, EntryId, LeaderEpoch, LedgerId, NodeId, ObjectId, Offset, PartitionId,
+    ProducerId, TopicId, WalIncarnation,
 };

@@ -2,8 +2,7 @@
 //!
 //! Key: family `u8` | part `u8` (0 the counters, 1 brokers, 2 ledgers, 3 configurations, 4 what is to be purged,
 //! 5 a page of a topic, followed by topic 16 bytes | page `u32`; 6 client quotas, 7 configurations of groups and of
-//! subscriptions to metrics). Value: an image, in its own versioned form, that has
-//! this part only. A page of a topic is the topic with at most [`PAGE_PARTITIONS`] of its partitions; only page 0
+//! subscriptions to metrics, 8 nodes). Value: an image, in its own versioned form, that has this part only. A page of a topic is the topic with at most [`PAGE_PARTITIONS`] of its partitions; only page 0
 //! has the topic's configuration. The stored parts together are the image, exactly.
 
 use std::collections::BTreeMap;
@@ -28,6 +27,7 @@ enum Part {
     Topic = 5,
     ClientQuotas = 6,
     NamedConfigs = 7,
+    Nodes = 8,
 }
 
 fn key(part: Part) -> [u8; 2] {
@@ -94,6 +94,10 @@ impl Batch {
         if before.brokers != after.brokers {
             let part = Image { brokers: after.brokers.clone(), ..Image::default() };
             self.put(key(Part::Brokers), part.encode());
+        }
+        if before.nodes != after.nodes || before.next_node != after.next_node {
+            let part = Image { nodes: after.nodes.clone(), next_node: after.next_node, ..Image::default() };
+            self.put(key(Part::Nodes), part.encode());
         }
         if before.ledgers != after.ledgers {
             let part = Image { ledgers: after.ledgers.clone(), ..Image::default() };
@@ -210,6 +214,7 @@ fn merge(
         }
         6 => whole.client_quotas = part.client_quotas,
         7 => (whole.group_configs, whole.client_metrics) = (part.group_configs, part.client_metrics),
+        8 => (whole.nodes, whole.next_node) = (part.nodes, part.next_node),
         value => return Err(DecodeError::Invalid { field: "image part", value: value as u64 }),
     }
     Ok(())
@@ -218,9 +223,9 @@ fn merge(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::{ClusterId, NodeId, Offset, PartitionId};
+    use crate::base::{ClusterId, DirectoryId, NodeId, Offset, PartitionId};
     use crate::kv::Durability;
-    use crate::metadata::{Partition, QuotaEntity, QuotaName};
+    use crate::metadata::{Node, NodeState, Partition, QuotaEntity, QuotaName};
 
     fn topic(id: u8, partitions: usize) -> Arc<Topic> {
         Arc::new(Topic {
@@ -280,6 +285,18 @@ mod tests {
         third.client_quotas = Arc::new(BTreeMap::from([(entity, BTreeMap::from([("x".to_string(), 1.5)]))]));
         third.purge.insert(PartitionId { topic: TopicId([2; 16]), index: 0 }, Offset(5));
         third.next_ledger = 9;
+        let node = Node {
+            name: "a".to_string(),
+            rack: String::new(),
+            host: "a.example".to_string(),
+            port: 9094,
+            identity: "CN=a".to_string(),
+            token_sha256: [1; 32],
+            state: NodeState::Joined { directory: DirectoryId(5) },
+            added_ms: 9,
+        };
+        third.nodes.insert(NodeId(1), node);
+        third.next_node = 4;
         store(&kv, &second, &third);
         store(&kv, &third, &Image::default());
     }

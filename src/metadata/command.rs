@@ -5,11 +5,12 @@
 //! milliseconds); it is recorded for people and for grace periods and decides no question of safety.
 
 use crate::base::{
-    BrokerEpoch, ClusterId, EntryId, LeaderEpoch, LedgerId, NodeId, ObjectId, Offset, PartitionId, TopicId,
-    WalIncarnation,
+    BrokerEpoch, ClusterId, DirectoryId, EntryId, LeaderEpoch, LedgerId, NodeId, ObjectId, Offset, PartitionId,
+    TopicId, WalIncarnation,
 };
 
 use super::index::RangeEntry;
+use super::node::TokenHash;
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command {
@@ -139,6 +140,46 @@ pub enum Command {
     /// over.
     SweepObjects {
         objects: Vec<ObjectId>,
+    },
+    /// Invites a node: until `expires_ms` whoever has its certificate and the token may join under this id. `node` was
+    /// never a node's id: see `Image::next_free_node`.
+    AddNode {
+        node: NodeId,
+        name: String,
+        rack: String,
+        host: String,
+        port: u16,
+        identity: String,
+        token_sha256: TokenHash,
+        expires_ms: i64,
+        now_ms: i64,
+    },
+    /// The invited node belongs to the cluster from now on, with this metadata folder; its token is used up. Again with
+    /// the same folder is success. Whether an invitation has expired is asked of `now_ms`: that decides about
+    /// convenience, and the token about safety.
+    JoinNode {
+        node: NodeId,
+        token_sha256: TokenHash,
+        directory: DirectoryId,
+        now_ms: i64,
+    },
+    /// Forgets a node and its broker, or an invitation. The id is never given out again. Whoever proposes it has taken
+    /// the node out of the quorum.
+    RemoveNode {
+        node: NodeId,
+        now_ms: i64,
+    },
+    /// The first node of a cluster records itself; later it changes its record by the same command, as any node may that
+    /// has joined. Never its folder.
+    RegisterSelf {
+        node: NodeId,
+        name: String,
+        rack: String,
+        host: String,
+        port: u16,
+        identity: String,
+        directory: DirectoryId,
+        now_ms: i64,
     },
 }
 

@@ -16,10 +16,11 @@ use super::command::{
     Command, ConfigChange, ConfigResource, Endpoint, MergeInput, MergeOutput, QuotaChange, QuotaEntity, QuotaName,
     Range, Replica,
 };
+use super::node_codec;
 
 const VERSION: u16 = 1;
 
-/// Kind numbers, in the order in which commands were invented.
+/// Kind numbers, in the order in which commands were invented. Those of nodes are in `node_codec`.
 mod kind {
     pub const INIT_CLUSTER: u16 = 1;
     pub const REGISTER_BROKER: u16 = 2;
@@ -67,6 +68,10 @@ impl Command {
             | Command::AdvanceLogStart { .. }
             | Command::PurgeRanges { .. }
             | Command::SweepObjects { .. } => encode_object(&mut w, self),
+            Command::AddNode { .. }
+            | Command::JoinNode { .. }
+            | Command::RemoveNode { .. }
+            | Command::RegisterSelf { .. } => node_codec::encode(&mut w, self),
         }
         w.finish()
     }
@@ -85,7 +90,10 @@ impl Command {
             k @ (kind::INIT_CLUSTER..=kind::SEAL_LEDGER | kind::ALLOCATE_PRODUCER_IDS) => decode_cluster(k, &mut r)?,
             k @ kind::CREATE_TOPIC..=kind::ALTER_CONFIGS => decode_topic(k, &mut r)?,
             k @ (kind::ALTER_CLIENT_QUOTAS | kind::ALTER_EXPECTED_CONFIGS) => decode_settings(k, &mut r)?,
-            k => decode_object(k, &mut r)?,
+            k => match node_codec::decode(k, &mut r)? {
+                Some(command) => command,
+                None => decode_object(k, &mut r)?,
+            },
         };
         r.finish()?;
         Ok(command)

@@ -12,6 +12,7 @@ use crate::base::{
 };
 
 use super::command::{Endpoint, QuotaEntity, Replica};
+use super::node::Node;
 
 /// Settings of resources that have a name and nothing else, by name; none is empty.
 pub type NamedConfigs = Arc<BTreeMap<String, BTreeMap<String, String>>>;
@@ -25,6 +26,8 @@ pub struct Image {
     pub cluster: ClusterId,
     pub generation: u64,
     pub brokers: BTreeMap<NodeId, Broker>,
+    /// Empty until the first node has recorded itself; then never again, and every broker has its node here.
+    pub nodes: BTreeMap<NodeId, Node>,
     pub topics: Arc<BTreeMap<TopicId, Arc<Topic>>>,
     pub names: Arc<BTreeMap<Arc<str>, TopicId>>,
     /// Ledgers that may still be written or have entries that are not uploaded. A finished one is forgotten when
@@ -39,6 +42,8 @@ pub struct Image {
     /// Ranges that are to leave the index: of each partition named here, those that end at or below the offset,
     /// except the newest. Of a deleted topic's partition: all.
     pub purge: BTreeMap<PartitionId, Offset>,
+    /// Above every node that has or had a record. See [`Image::next_free_node`].
+    pub next_node: i32,
     pub next_broker_epoch: i64,
     pub next_ledger: u64,
     pub next_object: u64,
@@ -110,6 +115,7 @@ impl Default for Image {
             cluster: ClusterId::default(),
             generation: 0,
             brokers: BTreeMap::new(),
+            nodes: BTreeMap::new(),
             topics: Arc::default(),
             names: Arc::default(),
             ledgers: BTreeMap::new(),
@@ -119,6 +125,7 @@ impl Default for Image {
             client_metrics: Arc::default(),
             client_quotas: Arc::default(),
             purge: BTreeMap::new(),
+            next_node: 1,
             next_broker_epoch: 1,
             next_ledger: 1,
             next_object: 1,

@@ -23,6 +23,7 @@ use super::command_codec::{
     put_epochs, put_partition, put_quota_entity, put_replicas,
 };
 use super::image::{Broker, ClientQuotas, Image, Ledger, NamedConfigs, Partition, Topic};
+use super::node_codec;
 
 /// Without sections.
 const PLAIN: u16 = 1;
@@ -36,6 +37,7 @@ mod section {
     pub const CLIENT_METRICS: u16 = 3;
     /// How far each partition is compact, of those of which anything is.
     pub const CLEANED_ENDS: u16 = 4;
+    pub const NODES: u16 = 8;
 }
 
 impl Image {
@@ -94,6 +96,7 @@ impl Image {
             }
         }
         sections.extend(encode_cleaned(&self.topics).map(|bytes| (section::CLEANED_ENDS, bytes)));
+        sections.extend(node_codec::encode_section(self).map(|bytes| (section::NODES, bytes)));
         sections
     }
 
@@ -103,6 +106,7 @@ impl Image {
             section::GROUP_CONFIGS => self.group_configs = get_named(r)?,
             section::CLIENT_METRICS => self.client_metrics = get_named(r)?,
             section::CLEANED_ENDS => get_cleaned(r, Arc::make_mut(&mut self.topics))?,
+            section::NODES => node_codec::decode_section(r, self)?,
             other => return Err(DecodeError::Invalid { field: "section of the image", value: other as u64 }),
         }
         Ok(())
@@ -254,7 +258,7 @@ fn not_empty<K, V>(field: &'static str, map: BTreeMap<K, V>) -> Result<BTreeMap<
 }
 
 /// A counted map whose keys must ascend.
-fn map<'a, K: Ord, V>(
+pub(super) fn map<'a, K: Ord, V>(
     r: &mut Reader<'a>,
     field: &'static str,
     element_bytes: usize,

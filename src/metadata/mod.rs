@@ -16,6 +16,8 @@ mod command_codec;
 mod image;
 mod image_codec;
 mod index;
+mod node;
+mod node_codec;
 mod reject;
 
 #[cfg(test)]
@@ -30,6 +32,7 @@ pub use command::{
 };
 pub use image::{Broker, ClientQuotas, Image, Ledger, NamedConfigs, Partition, Topic};
 pub use index::{IndexOp, IndexView, MemoryIndex, ObjectEntry, ObjectState, RangeEntry};
+pub use node::{Node, NodeState, TokenHash};
 pub use reject::{Reject, Response};
 
 /// Bounds of what one command may hold, beside those of `base::limits`.
@@ -40,8 +43,14 @@ pub mod bounds {
     pub const PURGE_RANGES_MAX: usize = 4_096;
     /// Partitions whose ranges one command looks for while purging.
     pub const PURGE_PARTITIONS_MAX: usize = 1_024;
-    /// Brokers that the cluster remembers.
+    /// Brokers that the cluster remembers; also nodes with a record.
     pub const BROKERS_MAX: usize = 1_024;
+    /// Characters of the name of a node.
+    pub const NODE_NAME_MAX: usize = 64;
+    /// Bytes of the subject of a node's certificate, as text.
+    pub const NODE_IDENTITY_BYTES_MAX: usize = 1_024;
+    /// How long an invitation holds at most, in milliseconds.
+    pub const INVITATION_MS_MAX: i64 = 30 * 24 * 60 * 60 * 1_000;
     /// Ledgers that are open or not uploaded yet.
     pub const LEDGERS_MAX: usize = 100_000;
     /// Replicas of one ledger.

@@ -7,7 +7,7 @@ use crate::base::{BrokerEpoch, EntryId, LedgerId, NodeId, ObjectId, Offset, Part
 use super::index::ObjectState;
 
 /// Ledgers named in one rejection.
-pub(super) const WAL_REPLACED_LEDGERS_MAX: usize = 16;
+pub(super) const REJECT_LEDGERS_MAX: usize = 16;
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Response {
@@ -42,11 +42,11 @@ pub enum Reject {
     StaleBrokerEpoch { node: NodeId, epoch: BrokerEpoch },
     #[error("node {0} is not registered")]
     UnknownBroker(NodeId),
-    /// At most [`WAL_REPLACED_LEDGERS_MAX`] ledgers are named.
+    /// At most [`REJECT_LEDGERS_MAX`] ledgers are named.
     #[error(
         "the WAL of node {node} is another one than before, and ledgers {} may hold records that only the former has: \
          put the former folder wal back, or its disk: no command of this release gives up what only it has",
-        ledgers.iter().map(|ledger| ledger.to_string()).collect::<Vec<_>>().join(", ")
+        list(ledgers)
     )]
     WalReplaced { node: NodeId, ledgers: Vec<LedgerId> },
     #[error("boot count {boot} is not above {recorded}: an older copy of the node's folder was started")]
@@ -95,4 +95,50 @@ pub enum Reject {
     InputGone { partition: PartitionId, base: Offset },
     #[error("the outputs do not cover what the inputs cover of partition {partition}")]
     Coverage { partition: PartitionId },
+    #[error("node {0} does not belong to the cluster: add it, and join with the bundle that is made for it")]
+    UnknownNode(NodeId),
+    #[error("node {0} was invited and has not joined: start it with its join bundle first")]
+    NodeNotJoined(NodeId),
+    #[error("node id {node} is in use or was: take {next}")]
+    NodeIdInUse { node: NodeId, next: NodeId },
+    #[error("the {what} is that of node {node}: choose another one, or remove that node first")]
+    NodeConflict { what: String, node: NodeId },
+    #[error("the first node has no record of its own yet: start it once with a peer address, then add others")]
+    NoNodeRecord,
+    #[error("node {0} cannot record itself beside others: add it, and join with the bundle that is made for it")]
+    NotFirstNode(NodeId),
+    #[error("this is not the token that node {0} was invited with: join with the newest bundle made for it")]
+    WrongToken(NodeId),
+    #[error("the token is that of node {owner}, not of node {node}: use each bundle for its own node")]
+    TokenOfOtherNode { node: NodeId, owner: NodeId },
+    #[error(
+        "the join bundle of node {0} was used already, with another metadata folder: start that one, or remove the \
+         node and add it again for a new bundle"
+    )]
+    TokenUsed(NodeId),
+    /// Unix ms.
+    #[error(
+        "the invitation of node {node} expired (at {expires_ms} ms of Unix time): remove the node and add it again for \
+         a new bundle"
+    )]
+    TokenExpired { node: NodeId, expires_ms: i64 },
+    #[error(
+        "node {0} has joined with another metadata folder: put that folder back, or remove the node and add it again \
+         under a new id"
+    )]
+    OtherDirectory(NodeId),
+    #[error("node {node} leads {partitions} partitions: move them to other nodes first")]
+    NodeLeads { node: NodeId, partitions: u64 },
+    /// At most [`REJECT_LEDGERS_MAX`] ledgers are named.
+    #[error(
+        "node {node} has ledgers that are not wholly in object storage ({}): stop its process, and wait until they are",
+        list(ledgers)
+    )]
+    NodeHoldsLedgers { node: NodeId, ledgers: Vec<LedgerId> },
+    #[error("node {0} is the only one of the cluster: it cannot be removed")]
+    LastNode(NodeId),
+}
+
+fn list(ledgers: &[LedgerId]) -> String {
+    ledgers.iter().map(|ledger| ledger.to_string()).collect::<Vec<_>>().join(", ")
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::base::{
-    BrokerEpoch, ClusterId, EntryId, LeaderEpoch, LedgerId, NodeId, ObjectId, Offset, PartitionId, TopicId,
-    WalIncarnation,
+    BrokerEpoch, ClusterId, DirectoryId, EntryId, LeaderEpoch, LedgerId, NodeId, ObjectId, Offset, PartitionId,
+    TopicId, WalIncarnation,
 };
 
 use super::command::{
@@ -14,6 +14,7 @@ use super::command::{
 };
 use super::image::{Broker, Image, Ledger, Partition, Topic};
 use super::index::{ObjectEntry, ObjectState, RangeEntry};
+use super::node::{Node, NodeState};
 
 const NODE: NodeId = NodeId(7);
 const EPOCH: BrokerEpoch = BrokerEpoch(70);
@@ -65,6 +66,7 @@ fn config_changes() -> Vec<ConfigChange> {
 /// Every kind of command under the name of its fixture.
 pub fn commands() -> Vec<(&'static str, Command)> {
     let mut all = cluster_commands();
+    all.extend(node_commands());
     all.extend(settings_commands());
     all.extend(object_commands());
     all
@@ -165,6 +167,42 @@ fn cluster_commands() -> Vec<(&'static str, Command)> {
         ("create-partitions", Command::CreatePartitions { id, first_index: 2, leaders: vec![NODE] }),
         ("alter-configs", Command::AlterConfigs { changes: config_changes() }),
         ("allocate-producer-ids", Command::AllocateProducerIds { node, epoch, count: 1000 }),
+    ]
+}
+
+fn node_commands() -> Vec<(&'static str, Command)> {
+    let (node, now_ms) = (NodeId(9), NOW_MS);
+    let (rack, host) = ("rack b", "two.example");
+    vec![
+        (
+            "add-node",
+            Command::AddNode {
+                node,
+                name: "two".into(),
+                rack: rack.into(),
+                host: host.into(),
+                port: 9094,
+                identity: "CN=node-9,O=casemate".into(),
+                token_sha256: [5; 32],
+                expires_ms: NOW_MS + 86_400_000,
+                now_ms,
+            },
+        ),
+        ("join-node", Command::JoinNode { node, token_sha256: [5; 32], directory: DirectoryId(0x89ab_cdef), now_ms }),
+        ("remove-node", Command::RemoveNode { node, now_ms }),
+        (
+            "register-self",
+            Command::RegisterSelf {
+                node: NODE,
+                name: "one".into(),
+                rack: rack.into(),
+                host: host.into(),
+                port: 9095,
+                identity: "CN=node-7,O=casemate".into(),
+                directory: DirectoryId(0x0123_4567),
+                now_ms,
+            },
+        ),
     ]
 }
 
@@ -275,6 +313,27 @@ pub fn image() -> Image {
         applied: 99,
         ..Image::default()
     }
+}
+
+/// The same, with a node in each state.
+pub fn image_with_nodes() -> Image {
+    let node = |name: &str, token, state| Node {
+        name: name.into(),
+        rack: format!("rack of {name}"),
+        host: format!("{name}.example"),
+        port: 9094,
+        identity: format!("CN={name},O=casemate"),
+        token_sha256: [token; 32],
+        state,
+        added_ms: NOW_MS,
+    };
+    let joined = |directory| NodeState::Joined { directory: DirectoryId(directory) };
+    let nodes = BTreeMap::from([
+        (NODE, node("one", 0, joined(0))),
+        (NodeId(8), node("two", 2, joined(0x89ab_cdef))),
+        (NodeId(9), node("three", 3, NodeState::Invited { expires_ms: NOW_MS + 86_400_000 })),
+    ]);
+    Image { nodes, next_node: 11, ..image() }
 }
 
 /// The same, with a partition that was compacted.

@@ -79,8 +79,12 @@ pub(super) struct Certificate<'a> {
     pub serial: &'a [u8],
     pub not_before_ms: i64,
     pub not_after_ms: i64,
+    /// DER of the issuer's name, a `Name`.
+    pub issuer: &'a [u8],
     /// DER of the subject, a `Name`.
     pub subject: &'a [u8],
+    /// DER of the public key with its algorithm, a `SubjectPublicKeyInfo`.
+    pub public_key: &'a [u8],
 }
 
 impl<'a> Certificate<'a> {
@@ -98,14 +102,15 @@ impl<'a> Certificate<'a> {
             return Err(Malformed("the serial number is no INTEGER"));
         }
         fields.expect(SEQUENCE, "the signature algorithm is no SEQUENCE")?;
-        fields.expect(SEQUENCE, "the issuer is no SEQUENCE")?;
+        let issuer = fields.expect(SEQUENCE, "the issuer is no SEQUENCE")?.whole;
         let validity = fields.expect(SEQUENCE, "the validity is no SEQUENCE")?;
-        let subject = fields.expect(SEQUENCE, "the subject is no SEQUENCE")?;
+        let subject = fields.expect(SEQUENCE, "the subject is no SEQUENCE")?.whole;
+        let public_key = fields.expect(SEQUENCE, "the public key is no SEQUENCE")?.whole;
         let mut times = Elements::new(validity.value);
         let not_before_ms = unix_ms(times.next()?)?;
         let not_after_ms = unix_ms(times.next()?)?;
         times.finish()?;
-        Ok(Certificate { serial: serial.value, not_before_ms, not_after_ms, subject: subject.whole })
+        Ok(Certificate { serial: serial.value, not_before_ms, not_after_ms, issuer, subject, public_key })
     }
 }
 

@@ -21,6 +21,6 @@ pub use der::Malformed;
 pub use files::FileError;
 pub use mapping::{PrincipalRules, RuleError, WholePattern};
 pub use permit::{Authorizer, Denied, Operation, Permit, Resource, ResourceKind};
-pub use pki::{CreateError, Created, InitOptions, create, write_client_settings};
+pub use pki::{CreateError, Created, InitOptions, Issued, create, issue_node, write_client_settings};
 pub use principal::{Principal, PrincipalError};
 pub use tls::{AcceptError, ClientIdentity, PeerIdentity, ServerTls, TlsError, TlsFiles, TlsStream, client_config};

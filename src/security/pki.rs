@@ -1,4 +1,5 @@
-//! The certificates and client settings that `casemate init` makes for a site without an authority of its own.
+//! The certificates and client settings that `casemate init` makes for a site without an authority of its own, and
+//! further nodes' certificates of the same authority.
 //!
 //! Invariants: nothing that exists is overwritten; keys are readable by their owner only; everything is written under
 //! other names, synced and then renamed, `tls` last, so that an interrupted run is never taken for a finished one. The
@@ -10,9 +11,10 @@ use std::path::{Path, PathBuf};
 
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, SerialNumber,
+    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SerialNumber, SigningKey,
 };
-use rustls::pki_types::DnsName;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, DnsName};
 use time::{Duration, OffsetDateTime};
 
 use super::files::{self, FileError, PRIVATE, PUBLIC};
@@ -25,6 +27,8 @@ const LEAF_DAYS: i64 = 365;
 /// Certificates begin this long ago, so that a machine whose clock is behind accepts them.
 const BACKDATED: Duration = Duration::hours(1);
 const ORGANIZATION: &str = "casemate";
+/// What the common name of an authority begins with; the cluster's id follows.
+const AUTHORITY: &str = "Casemate CA ";
 
 /// What to make certificates for.
 pub struct InitOptions {
@@ -62,6 +66,67 @@ pub enum CreateError {
     Certificate(#[from] rcgen::Error),
     #[error("a certificate that was made cannot be read ({0}): report this")]
     Unreadable(#[from] Malformed),
+    #[error("the authority cannot be used ({0}): give ca.pem and ca.key as `casemate init` made them")]
+    Authority(String),
+    #[error("the authority was not made by `casemate init`: have whoever runs it issue the node's certificate")]
+    ForeignAuthority,
+    #[error(
+        "the authority's certificate is not valid at this machine's time: correct the clock, or renew the authority"
+    )]
+    AuthorityExpired,
+}
+
+/// A certificate and its private key, both in PEM form.
+pub struct Issued {
+    pub certificate_pem: String,
+    /// Not encrypted; whoever writes it to a disk sees to it that nobody else can read it.
+    pub key_pem: String,
+    /// The certificate's subject as RFC 2253 text, by which peers know the node.
+    pub subject: String,
+    /// Unix milliseconds; the last second of the certificate's validity begins here.
+    pub not_after_ms: i64,
+}
+
+/// Issues a node's certificate with an authority that [`create`] made: `authority_pem` is the text of its `ca.pem`,
+/// `authority_key_pem` that of its `ca.key`. `hosts` as in [`InitOptions`]; `now_ms` is in Unix milliseconds. The
+/// certificate ends with the authority at the latest. Writes nothing.
+pub fn issue_node(
+    authority_pem: &str,
+    authority_key_pem: &str,
+    node: NodeId,
+    hosts: &[String],
+    now_ms: i64,
+    entropy: &dyn Entropy,
+) -> Result<Issued, CreateError> {
+    let now = moment(now_ms)?;
+    let unusable = |reason: String| CreateError::Authority(reason);
+    let authority =
+        CertificateDer::from_pem_slice(authority_pem.as_bytes()).map_err(|e| unusable(format!("certificate: {e}")))?;
+    let authority = der::Certificate::parse(&authority).map_err(|e| unusable(e.to_string()))?;
+    let key = KeyPair::from_pem(authority_key_pem).map_err(|e| unusable(format!("private key: {e}")))?;
+    if key.subject_public_key_info() != authority.public_key {
+        return Err(unusable("the private key is not that of the certificate".to_owned()));
+    }
+    if !(authority.not_before_ms..=authority.not_after_ms).contains(&now_ms) {
+        return Err(CreateError::AuthorityExpired);
+    }
+    let name = dn::rfc2253(authority.subject).map_err(|e| unusable(e.to_string()))?;
+    let common_name = name.strip_prefix("CN=").and_then(|name| name.strip_suffix(&format!(",O={ORGANIZATION}")));
+    let mut issuer = CertificateParams::default();
+    issuer.distinguished_name = distinguished_name(common_name.ok_or(CreateError::ForeignAuthority)?);
+    issuer.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+
+    let mut params = node_params(node, hosts, now, entropy)?;
+    let end = OffsetDateTime::from_unix_timestamp(authority.not_after_ms.div_euclid(1000));
+    params.not_after = params.not_after.min(end.map_err(|_| CreateError::AuthorityExpired)?);
+    let leaf = sign(params, NODE_USAGES.to_vec(), &Issuer::new(issuer, key))?;
+    let made = der::Certificate::parse(leaf.certificate.der())?;
+    // A name that reads the same may be written in other bytes, and peers compare the bytes.
+    if made.issuer != authority.subject {
+        return Err(CreateError::ForeignAuthority);
+    }
+    let (subject, not_after_ms) = (dn::rfc2253(made.subject)?, made.not_after_ms);
+    Ok(Issued { certificate_pem: leaf.certificate.pem(), key_pem: leaf.key.serialize_pem(), subject, not_after_ms })
 }
 
 /// Makes the authority, the node's and the client's certificates in `dir/tls` and `dir/client`, which must not exist;
@@ -134,14 +199,9 @@ struct Maker<'a> {
 
 impl<'a> Maker<'a> {
     fn new(options: &InitOptions, entropy: &'a dyn Entropy) -> Result<Self, CreateError> {
-        let now_ms = options.now_ms;
-        let now = OffsetDateTime::from_unix_timestamp(now_ms.div_euclid(1000))
-            .ok()
-            // Nothing before 2020 is the real time; and the certificates must end in a year of four digits.
-            .filter(|now| (2020..9900).contains(&now.year()))
-            .ok_or(CreateError::Clock(now_ms))?;
+        let now = moment(options.now_ms)?;
         // 64 characters at most: X.520's bound for a common name.
-        let name = format!("Casemate CA {}", options.cluster);
+        let name = format!("{AUTHORITY}{}", options.cluster);
         let mut params = params(&name, AUTHORITY_DAYS, now, entropy);
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -151,46 +211,73 @@ impl<'a> Maker<'a> {
     }
 
     fn node(&self, options: &InitOptions) -> Result<Leaf, CreateError> {
-        let mut names = BTreeSet::from(["localhost".to_owned()]);
-        let mut addresses = BTreeSet::from([IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)]);
-        for host in &options.hosts {
-            match host.trim_start_matches('[').trim_end_matches(']').parse() {
-                Ok(address) => drop(addresses.insert(address)),
-                Err(_) => {
-                    DnsName::try_from(host.as_str()).map_err(|_| CreateError::Host(host.clone()))?;
-                    names.insert(host.to_ascii_lowercase());
-                }
-            }
-        }
-        let mut params = params(&format!("node-{}", options.node), LEAF_DAYS, self.now, self.entropy);
-        for name in names {
-            params.subject_alt_names.push(SanType::DnsName(name.try_into()?));
-        }
-        params.subject_alt_names.extend(addresses.into_iter().map(SanType::IpAddress));
-        self.sign(params, vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth])
+        let params = node_params(options.node, &options.hosts, self.now, self.entropy)?;
+        self.sign(params, &NODE_USAGES)
     }
 
     fn client(&self) -> Result<Leaf, CreateError> {
-        self.sign(params("admin", LEAF_DAYS, self.now, self.entropy), vec![ExtendedKeyUsagePurpose::ClientAuth])
+        self.sign(params("admin", LEAF_DAYS, self.now, self.entropy), &[ExtendedKeyUsagePurpose::ClientAuth])
     }
 
-    fn sign(&self, mut params: CertificateParams, usages: Vec<ExtendedKeyUsagePurpose>) -> Result<Leaf, CreateError> {
-        params.is_ca = IsCa::ExplicitNoCa;
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = usages;
-        params.use_authority_key_identifier_extension = true;
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-        let issuer = Issuer::from_params(&self.authority_params, &self.authority.key);
-        Ok(Leaf { certificate: params.signed_by(&key, &issuer)?, key })
+    fn sign(&self, params: CertificateParams, usages: &[ExtendedKeyUsagePurpose]) -> Result<Leaf, CreateError> {
+        sign(params, usages.to_vec(), &Issuer::from_params(&self.authority_params, &self.authority.key))
     }
+}
+
+/// A node is a server to clients and both to its peers.
+const NODE_USAGES: [ExtendedKeyUsagePurpose; 2] =
+    [ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+
+fn sign(
+    mut params: CertificateParams,
+    usages: Vec<ExtendedKeyUsagePurpose>,
+    issuer: &Issuer<'_, impl SigningKey>,
+) -> Result<Leaf, CreateError> {
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = usages;
+    params.use_authority_key_identifier_extension = true;
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+    Ok(Leaf { certificate: params.signed_by(&key, issuer)?, key })
+}
+
+fn moment(now_ms: i64) -> Result<OffsetDateTime, CreateError> {
+    OffsetDateTime::from_unix_timestamp(now_ms.div_euclid(1000))
+        .ok()
+        // Nothing before 2020 is the real time; and the certificates must end in a year of four digits.
+        .filter(|now| (2020..9900).contains(&now.year()))
+        .ok_or(CreateError::Clock(now_ms))
+}
+
+/// The parameters of a node's certificate, for the hosts by which it is reached.
+fn node_params(
+    node: NodeId,
+    hosts: &[String],
+    now: OffsetDateTime,
+    entropy: &dyn Entropy,
+) -> Result<CertificateParams, CreateError> {
+    let mut names = BTreeSet::from(["localhost".to_owned()]);
+    let mut addresses = BTreeSet::from([IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)]);
+    for host in hosts {
+        match host.trim_start_matches('[').trim_end_matches(']').parse() {
+            Ok(address) => drop(addresses.insert(address)),
+            Err(_) => {
+                DnsName::try_from(host.as_str()).map_err(|_| CreateError::Host(host.clone()))?;
+                names.insert(host.to_ascii_lowercase());
+            }
+        }
+    }
+    let mut params = params(&format!("node-{node}"), LEAF_DAYS, now, entropy);
+    for name in names {
+        params.subject_alt_names.push(SanType::DnsName(name.try_into()?));
+    }
+    params.subject_alt_names.extend(addresses.into_iter().map(SanType::IpAddress));
+    Ok(params)
 }
 
 fn params(common_name: &str, days: i64, now: OffsetDateTime, entropy: &dyn Entropy) -> CertificateParams {
     let mut params = CertificateParams::default();
-    let mut name = DistinguishedName::new();
-    name.push(DnType::OrganizationName, ORGANIZATION);
-    name.push(DnType::CommonName, common_name);
-    params.distinguished_name = name;
+    params.distinguished_name = distinguished_name(common_name);
     params.not_before = now - BACKDATED;
     params.not_after = now + Duration::days(days);
     // Positive and of full length, whatever the random bits are.
@@ -199,6 +286,13 @@ fn params(common_name: &str, days: i64, now: OffsetDateTime, entropy: &dyn Entro
     serial[0] = serial[0] & 0x3f | 0x40;
     params.serial_number = Some(SerialNumber::from_slice(&serial));
     params
+}
+
+fn distinguished_name(common_name: &str) -> DistinguishedName {
+    let mut name = DistinguishedName::new();
+    name.push(DnType::OrganizationName, ORGANIZATION);
+    name.push(DnType::CommonName, common_name);
+    name
 }
 
 /// The names and texts of the two settings files, for the files in `folder`.
@@ -327,13 +421,73 @@ mod tests {
         let (_root, dir) = folder();
         create(&dir, &options(), &Fixed(0xff)).unwrap();
         let pem = fs::read(dir.join("tls/node.pem")).unwrap();
-        use rustls::pki_types::{CertificateDer, pem::PemObject};
         let der = CertificateDer::from_pem_slice(&pem).unwrap();
         let node = der::Certificate::parse(&der).unwrap();
         assert_eq!(dn::rfc2253(node.subject).unwrap(), "CN=node-1,O=casemate");
         assert_eq!(node.not_before_ms, options().now_ms - 3_600_000);
         assert_eq!(node.not_after_ms, options().now_ms + 365 * 86_400_000);
         assert_eq!((node.serial.len(), node.serial[0]), (16, 0x7f));
+    }
+
+    /// Reads what [`issue_node`] made.
+    fn parsed<T>(pem: &str, read: impl FnOnce(&der::Certificate<'_>) -> T) -> T {
+        let der = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
+        read(&der::Certificate::parse(&der).unwrap())
+    }
+
+    #[test]
+    fn further_nodes_get_certificates_of_the_same_authority() {
+        let (_root, dir) = folder();
+        create(&dir, &options(), &Fixed(0)).unwrap();
+        let read = |name: &str| fs::read_to_string(dir.join("tls").join(name)).unwrap();
+        let (ca, key, now_ms) = (read("ca.pem"), read("ca.key"), options().now_ms);
+        let hosts = ["Node-2.Example".to_owned(), "10.1.2.4".to_owned()];
+        let made = issue_node(&ca, &key, NodeId(2), &hosts, now_ms, &Fixed(3)).unwrap();
+        assert_eq!(made.subject, "CN=node-2,O=casemate");
+        assert_eq!(made.not_after_ms, now_ms + 365 * 86_400_000);
+        let authority = parsed(&ca, |ca| ca.subject.to_vec());
+        parsed(&made.certificate_pem, |node| {
+            assert_eq!((node.issuer, node.not_after_ms), (&authority[..], made.not_after_ms));
+            let own = KeyPair::from_pem(&made.key_pem).unwrap();
+            assert_eq!(own.subject_public_key_info(), node.public_key);
+        });
+
+        let end = parsed(&ca, |ca| ca.not_after_ms);
+        let late = issue_node(&ca, &key, NodeId(2), &[], end - 1000, &Fixed(3)).unwrap();
+        assert_eq!(late.not_after_ms, end, "no longer than the authority");
+        for now_ms in [end + 1000, now_ms - 4_000_000] {
+            let refused = issue_node(&ca, &key, NodeId(2), &[], now_ms, &Fixed(3));
+            assert!(matches!(refused, Err(CreateError::AuthorityExpired)));
+        }
+        let refused = issue_node(&ca, &read("node.key"), NodeId(2), &[], now_ms, &Fixed(3));
+        assert!(matches!(refused, Err(CreateError::Authority(_))), "another key");
+        for (ca, key) in [("", &key[..]), (&ca, ""), ("rubbish", "rubbish")] {
+            assert!(matches!(issue_node(ca, key, NodeId(2), &[], now_ms, &Fixed(3)), Err(CreateError::Authority(_))));
+        }
+        let bad = issue_node(&ca, &key, NodeId(2), &["a b".to_owned()], now_ms, &Fixed(3));
+        assert!(matches!(bad, Err(CreateError::Host(_))));
+    }
+
+    #[test]
+    fn an_authority_of_the_site_issues_its_certificates_itself() {
+        let now = moment(options().now_ms).unwrap();
+        for (organization, printable) in [("Ministry", false), (ORGANIZATION, true)] {
+            let mut params = params("Casemate CA x", AUTHORITY_DAYS, now, &Fixed(1));
+            params.distinguished_name = DistinguishedName::new();
+            params.distinguished_name.push(DnType::OrganizationName, organization);
+            let common_name = match printable {
+                // The same text in other bytes.
+                true => rcgen::DnValue::PrintableString("Casemate CA x".try_into().unwrap()),
+                false => rcgen::DnValue::Utf8String("Casemate CA x".to_owned()),
+            };
+            params.distinguished_name.push(DnType::CommonName, common_name);
+            params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+            let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+            let ca = params.self_signed(&key).unwrap().pem();
+            let now_ms = options().now_ms;
+            let refused = issue_node(&ca, &key.serialize_pem(), NodeId(2), &[], now_ms, &Fixed(3));
+            assert!(matches!(refused, Err(CreateError::ForeignAuthority)), "{organization}");
+        }
     }
 
     #[test]

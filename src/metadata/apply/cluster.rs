@@ -6,8 +6,9 @@ use crate::base::{BrokerEpoch, ClusterId, NodeId, ProducerId, TopicId, WalIncarn
 use crate::metadata::bounds::{BROKERS_MAX, ENDPOINTS_MAX, NAME_BYTES_MAX, PRODUCER_IDS_MAX};
 use crate::metadata::command::Endpoint;
 use crate::metadata::image::{Broker, Image};
-use crate::metadata::reject::{Reject, Response, WAL_REPLACED_LEDGERS_MAX};
+use crate::metadata::reject::{REJECT_LEDGERS_MAX, Reject, Response};
 
+use super::node::require_joined;
 use super::require_at_most;
 
 pub fn init(image: &mut Image, cluster: ClusterId, generation: u64) -> Result<Response, Reject> {
@@ -38,6 +39,7 @@ pub fn register(
     if node.0 < 0 {
         return Err(Reject::Invalid("a negative node id".to_owned()));
     }
+    require_joined(image, node)?;
     match image.brokers.get(&node) {
         None => require_at_most("the number of brokers", image.brokers.len() + 1, BROKERS_MAX)?,
         Some(known) if known.incarnation == incarnation => {
@@ -48,7 +50,7 @@ pub fn register(
         Some(_) => {
             // The new WAL holds nothing of what the old one acknowledged, and an open ledger may hold anything.
             let held = image.ledgers.iter().filter(|(_, ledger)| ledger.node == node && !ledger.is_finished());
-            let ledgers: Vec<_> = held.map(|(id, _)| *id).take(WAL_REPLACED_LEDGERS_MAX).collect();
+            let ledgers: Vec<_> = held.map(|(id, _)| *id).take(REJECT_LEDGERS_MAX).collect();
             if !ledgers.is_empty() {
                 return Err(Reject::WalReplaced { node, ledgers });
             }

@@ -5,8 +5,8 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 
 use crate::base::{
-    BrokerEpoch, ClusterId, EntryId, LeaderEpoch, LedgerId, NodeId, ObjectId, Offset, PartitionId, TopicId,
-    WalIncarnation,
+    BrokerEpoch, ClusterId, DirectoryId, EntryId, LeaderEpoch, LedgerId, NodeId, ObjectId, Offset, PartitionId,
+    TopicId, WalIncarnation,
 };
 use crate::metadata::command::{
     Command, ConfigChange, ConfigResource, MergeInput, MergeOutput, QuotaChange, QuotaEntity, QuotaName, Range, Replica,
@@ -35,13 +35,14 @@ impl Choices<'_> {
 
 /// Mostly commands that a correct broker would propose in this state, so that the state gets somewhere.
 fn next_command(image: &Image, index: &MemoryIndex, c: &mut Choices<'_>, now_ms: i64) -> Command {
-    let node = NodeId(c.below(2) as i32);
+    let joined: Vec<NodeId> = image.nodes.iter().filter(|(_, n)| n.directory().is_some()).map(|(id, _)| *id).collect();
+    let node = c.of(&joined).unwrap_or(NodeId(1));
     let epoch = match image.brokers.get(&node) {
         Some(broker) if !c.one_in(16) => broker.epoch,
         _ => BrokerEpoch(c.below(4) as i64),
     };
     let partitions: Vec<PartitionId> = all_partitions(image);
-    match c.below(24) {
+    match c.below(26) {
         0 => Command::InitCluster { cluster: ClusterId([1; 16]), generation: 1 },
         1 | 2 => register(image, node, c, now_ms),
         3 | 4 => open_ledger(image, node, epoch, c),
@@ -49,7 +50,7 @@ fn next_command(image: &Image, index: &MemoryIndex, c: &mut Choices<'_>, now_ms:
             let ledger = LedgerId(c.below(image.next_ledger + 1));
             Command::SealLedger { ledger, end: EntryId(c.below(60)) }
         }
-        6 => create_topic(c, now_ms),
+        6 => create_topic(node, c, now_ms),
         7 => Command::DeleteTopic { id: TopicId([1 + c.below(6) as u8; 16]), now_ms },
         8 => {
             let id = TopicId([1 + c.below(6) as u8; 16]);
@@ -73,7 +74,35 @@ fn next_command(image: &Image, index: &MemoryIndex, c: &mut Choices<'_>, now_ms:
             let changes = c.of(&partitions).into_iter().map(|id| (id, Offset(c.below(80) as i64)));
             Command::AdvanceLogStart { changes: changes.collect(), now_ms }
         }
-        _ => Command::PurgeRanges { now_ms },
+        23 => Command::PurgeRanges { now_ms },
+        _ => change_node(image, node, c, now_ms),
+    }
+}
+
+fn change_node(image: &Image, node: NodeId, c: &mut Choices<'_>, now_ms: i64) -> Command {
+    let id = NodeId(c.below(image.next_node as u64 + 1) as i32);
+    let token = |id: NodeId| [id.0 as u8 + 1; 32];
+    // Few enough that they collide now and then.
+    let (name, rack, identity) = (format!("n{}", c.below(20)), "r".repeat(c.below(2) as usize), format!("CN={}", id.0));
+    let (host, port) = ("h".to_owned(), 1 + c.below(40) as u16);
+    match c.below(8) {
+        0..=2 if image.nodes.len() < 4 || c.one_in(8) => {
+            let node = if c.one_in(8) { id } else { image.next_free_node() };
+            let (token_sha256, expires_ms) = (token(node), now_ms + c.below(500) as i64);
+            let identity = if c.one_in(8) { identity } else { format!("CN={}", node.0) };
+            Command::AddNode { node, name, rack, host, port, identity, token_sha256, expires_ms, now_ms }
+        }
+        3 | 4 => {
+            let token_sha256 = token(if c.one_in(8) { node } else { id });
+            Command::JoinNode { node: id, token_sha256, directory: DirectoryId(c.below(3) as u32), now_ms }
+        }
+        5 => Command::RemoveNode { node: id, now_ms },
+        _ => {
+            let directory = image.nodes.get(&node).and_then(|known| known.directory()).unwrap_or_default();
+            let directory = DirectoryId(directory.0 + c.one_in(8) as u32);
+            let identity = format!("CN={}", node.0);
+            Command::RegisterSelf { node, name, rack, host, port, identity, directory, now_ms }
+        }
     }
 }
 
@@ -93,12 +122,12 @@ fn open_ledger(image: &Image, node: NodeId, epoch: BrokerEpoch, c: &mut Choices<
     Command::OpenLedger { node, epoch, replicas: vec![Replica { node, incarnation }], write_quorum: 1, close }
 }
 
-fn create_topic(c: &mut Choices<'_>, now_ms: i64) -> Command {
+fn create_topic(node: NodeId, c: &mut Choices<'_>, now_ms: i64) -> Command {
     let names = ["a.b", "a_b", "c", "d", "", "..", "e/f"];
     Command::CreateTopic {
         id: TopicId([1 + c.below(6) as u8; 16]),
         name: c.of(&names).unwrap_or_default().to_owned(),
-        partitions: vec![NodeId(c.below(2) as i32); c.below(4) as usize],
+        partitions: vec![node; c.below(4) as usize],
         replication_factor: 1,
         configs: vec![],
         now_ms,
@@ -251,8 +280,27 @@ fn check_invariants(image: &Image, index: &MemoryIndex) {
         assert!(id.0 < image.next_object);
     }
     assert!(index.ranges.values().all(|entry| index.objects.contains_key(&entry.object)));
+    check_nodes(image);
     for (id, ledger) in &image.ledgers {
         assert!(id.0 < image.next_ledger && ledger.end.is_none_or(|end| ledger.uploaded <= end));
+    }
+}
+
+fn check_nodes(image: &Image) {
+    let mut taken = std::collections::BTreeSet::new();
+    for (id, node) in &image.nodes {
+        assert!(id.0 < image.next_node);
+        for what in [node.name.clone(), node.identity.clone(), format!("{}:{}", node.host, node.port)] {
+            assert!(taken.insert(what.clone()), "{what} twice: {:?}", image.nodes);
+        }
+    }
+    let joined = |id: &NodeId| image.nodes.get(id).is_some_and(|node| node.directory().is_some());
+    assert!(image.nodes.is_empty() || image.brokers.keys().all(joined), "a broker without a node");
+    assert!(image.nodes.is_empty() || image.nodes.keys().any(joined), "nobody is left");
+    assert!(image.broker_configs.keys().all(|id| image.brokers.contains_key(id)));
+    for id in all_partitions(image) {
+        let leader = image.partition(id).expect("it was listed").leader;
+        assert!(image.brokers.contains_key(&leader), "{id} is led by nobody");
     }
 }
 
@@ -260,7 +308,17 @@ fn check_progress(before: &Image, after: &Image) {
     assert!(after.next_broker_epoch >= before.next_broker_epoch && after.next_ledger >= before.next_ledger);
     assert!(after.next_object >= before.next_object && after.next_producer >= before.next_producer);
     for (node, broker) in &before.brokers {
-        assert!(after.brokers[node].epoch >= broker.epoch);
+        match after.brokers.get(node) {
+            Some(now) => assert!(now.epoch >= broker.epoch),
+            None => assert!(!after.nodes.contains_key(node), "a broker goes with its node"),
+        }
+    }
+    assert!(after.next_node >= before.next_node);
+    for (id, node) in &after.nodes {
+        match before.nodes.get(id) {
+            Some(was) => assert!(was.directory().is_none() || was.directory() == node.directory(), "{was:?} {node:?}"),
+            None => assert!(id.0 >= before.next_node, "node {id} was given out before"),
+        }
     }
     for (id, ledger) in &before.ledgers {
         match after.ledgers.get(id) {
@@ -301,13 +359,23 @@ fn step(image: &mut Image, index: &mut MemoryIndex, command: &Command) -> bool {
     !rejected
 }
 
-/// The first bytes of every life: a cluster, two brokers with a ledger each, and topics.
+/// The first steps of every life: a cluster, two nodes, each with a broker and a ledger.
 fn started() -> (Image, MemoryIndex) {
     let (mut image, mut index) = (Image::default(), MemoryIndex::default());
     let numbers: Vec<u64> = vec![1];
     let mut c = Choices(numbers.iter().cycle());
     assert!(step(&mut image, &mut index, &Command::InitCluster { cluster: ClusterId([1; 16]), generation: 1 }));
-    for node in [NodeId(0), NodeId(1)] {
+    let directory = DirectoryId(0);
+    let (name, rack, host, identity) = ("n1".to_owned(), String::new(), "h".to_owned(), "CN=1".to_owned());
+    let first = Command::RegisterSelf { node: NodeId(1), name, rack, host, port: 1, identity, directory, now_ms: 0 };
+    assert!(step(&mut image, &mut index, &first));
+    let (name, rack, host, identity) = ("n2".to_owned(), String::new(), "h".to_owned(), "CN=2".to_owned());
+    let (node, token_sha256, expires_ms, now_ms) = (NodeId(2), [3; 32], 10, 0);
+    let second = Command::AddNode { node, name, rack, host, port: 2, identity, token_sha256, expires_ms, now_ms };
+    assert!(step(&mut image, &mut index, &second));
+    let join = Command::JoinNode { node, token_sha256, directory: DirectoryId(1), now_ms };
+    assert!(step(&mut image, &mut index, &join));
+    for node in [NodeId(1), NodeId(2)] {
         let command = register(&image, node, &mut c, 0);
         assert!(step(&mut image, &mut index, &command));
         let epoch = image.brokers[&node].epoch;
@@ -330,7 +398,7 @@ fn most_kinds_of_command_succeed_in_a_random_life() {
             *accepted.entry(command.encode()[2..4].to_vec()).or_default() += 1;
         }
     }
-    assert_eq!(accepted.len(), 19, "{accepted:?}");
+    assert_eq!(accepted.len(), 23, "{accepted:?}");
     assert!(accepted.values().all(|count| *count >= 3), "{accepted:?}");
     assert_eq!(Image::decode(&image.encode()), Ok(image));
 }
@@ -371,7 +439,8 @@ proptest! {
         };
         let commands = samples::commands();
         let bytes = damage(&commands[which.index(commands.len())].1.encode(), &hits);
-        let image_bytes = damage(&samples::image().encode(), &image_hits);
+        let samples = [samples::image(), samples::image_with_nodes()];
+        let image_bytes = damage(&samples[which.index(2)].encode(), &image_hits);
         let image = Image::decode(&image_bytes);
         if let Ok(image) = &image {
             prop_assert_eq!(&image.encode()[..], &image_bytes[..]);
@@ -386,7 +455,7 @@ proptest! {
     }
 
     #[test]
-    fn random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), kind in 0u8..26) {
+    fn random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), kind in 0u8..36) {
         let mut framed = vec![0, 1, 0, kind];
         framed.extend_from_slice(&bytes);
         for bytes in [&bytes, &framed] {

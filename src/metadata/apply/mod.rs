@@ -9,6 +9,7 @@ mod cluster;
 mod config;
 mod ledger;
 mod merge;
+mod node;
 mod purge;
 mod quota;
 mod topic;
@@ -93,6 +94,10 @@ fn run(image: &mut Image, command: &Command, changes: &mut Changes<'_>) -> Resul
             Ok(Response::Ok)
         }
         Command::SweepObjects { objects } => upload::sweep(changes, objects),
+        Command::AddNode { .. }
+        | Command::JoinNode { .. }
+        | Command::RemoveNode { .. }
+        | Command::RegisterSelf { .. } => node::run(image, command),
     }
 }
 

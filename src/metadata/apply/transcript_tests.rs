@@ -8,12 +8,13 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use crate::base::{
-    BrokerEpoch, ClusterId, EntryId, LeaderEpoch, LedgerId, NodeId, ObjectId, Offset, PartitionId, TopicId,
-    WalIncarnation,
+    BrokerEpoch, ClusterId, DirectoryId, EntryId, LeaderEpoch, LedgerId, NodeId, ObjectId, Offset, PartitionId,
+    TopicId, WalIncarnation,
 };
 use crate::metadata::command::{Command, ConfigChange, ConfigResource, MergeInput, MergeOutput, Range, Replica};
 use crate::metadata::image::Image;
 use crate::metadata::index::{IndexOp, MemoryIndex, ObjectEntry};
+use crate::metadata::node::NodeState;
 use crate::metadata::reject::Response;
 use crate::metadata::{apply, samples};
 
@@ -112,8 +113,32 @@ fn parse(line: &str, image: &Image, now_ms: i64) -> Command {
             let (node, epoch) = owner(w.next());
             Command::AllocateProducerIds { node, epoch, count: number(w.next()) }
         }
-        _ => parse_object(line, now_ms),
+        _ => parse_node(line, now_ms).unwrap_or_else(|| parse_object(line, now_ms)),
     }
+}
+
+/// `add-node 2 b token=7`: what is not said follows from the id and the name.
+fn parse_node(line: &str, now_ms: i64) -> Option<Command> {
+    let mut w = Words::new(line);
+    let (command, node) = (w.next(), NodeId(w.positional.next()?.parse().ok()?));
+    let name = w.positional.next().unwrap_or_default().to_owned();
+    let text = |key, default: String| w.key(key).map_or(default, |word| word.replace('_', " "));
+    let rack = text("rack", String::new());
+    let host = text("host", format!("{name}.example"));
+    let identity = text("dn", format!("CN=node-{node}"));
+    let port = w.key("port").map_or(9094, number);
+    let token_sha256 = [w.key("token").map_or(0, number); 32];
+    let directory = DirectoryId(w.key("directory").map_or(0, number));
+    Some(match command {
+        "add-node" => {
+            let expires_ms = now_ms + w.key("hours").map_or(24, number::<i64>) * 3_600_000;
+            Command::AddNode { node, name, rack, host, port, identity, token_sha256, expires_ms, now_ms }
+        }
+        "join" => Command::JoinNode { node, token_sha256, directory, now_ms: w.key("at").map_or(now_ms, number) },
+        "remove-node" => Command::RemoveNode { node, now_ms },
+        "record" => Command::RegisterSelf { node, name, rack, host, port, identity, directory, now_ms },
+        _ => return None,
+    })
 }
 
 fn parse_open(mut w: Words<'_>, image: &Image) -> Command {
@@ -225,6 +250,15 @@ fn show(image: &Image, index: &MemoryIndex) -> String {
     for (node, broker) in &image.brokers {
         lines.push(format!("broker {node}: epoch {} boot {}", broker.epoch, broker.boot));
     }
+    for (id, node) in &image.nodes {
+        let state = match node.state {
+            NodeState::Invited { expires_ms } => format!("invited until {expires_ms}"),
+            NodeState::Joined { directory } => format!("joined with folder {directory}"),
+        };
+        let (name, rack) = (&node.name, &node.rack);
+        lines
+            .push(format!("node {id} {name} at {}:{} in {rack:?} as {}, {state}", node.host, node.port, node.identity));
+    }
     for (id, ledger) in &image.ledgers {
         let end = ledger.end.map_or("open".to_owned(), |end| format!("sealed at {end}"));
         lines.push(format!("ledger {id} of {}@{}: {end}, uploaded {}", ledger.node, ledger.epoch, ledger.uploaded));
@@ -295,6 +329,11 @@ fn check(file: &str) {
 #[test]
 fn transcript_of_brokers_and_ledgers() {
     check("ledgers.txt");
+}
+
+#[test]
+fn transcript_of_nodes() {
+    check("nodes.txt");
 }
 
 #[test]
