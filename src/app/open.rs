@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::env::{Clock, Disk, Entropy, RealDisk};
 use crate::metadata::{Command, Endpoint, Response};
 use crate::object::Objects;
-use crate::quorum::{self, Quorum, QuorumOptions};
+use crate::quorum::{self, Create, Quorum, QuorumOptions};
 use crate::security;
 use crate::security::bundle::TOKEN_FILE;
 use crate::wal::{OpenError, Wal};
@@ -75,7 +75,7 @@ pub(super) async fn open(
     entropy: Arc<dyn Entropy>,
 ) -> Result<Opened, Error> {
     let objects = open_objects(config, clock.clone(), entropy.clone()).await?;
-    let quorum = open_quorum(config, &objects).await?;
+    let quorum = open_quorum(config, &objects, entropy.clone()).await?;
     let memory = config.options.wal.memory_bytes;
     let registry = Arc::new(Registry::new(memory, config.options.objects.upload_bytes, clock.clone()));
 
@@ -113,7 +113,7 @@ pub(super) async fn open(
     Ok(Opened { broker: Broker::new(parts), quorum, wal, objects })
 }
 
-async fn open_quorum(config: &Config, objects: &Objects) -> Result<Arc<Quorum>, Error> {
+async fn open_quorum(config: &Config, objects: &Objects, entropy: Arc<dyn Entropy>) -> Result<Arc<Quorum>, Error> {
     let dir = config.data_dir.join("metadata");
     let token = config.data_dir.join(TOKEN_FILE);
     if token.exists() {
@@ -125,8 +125,8 @@ async fn open_quorum(config: &Config, objects: &Objects) -> Result<Arc<Quorum>, 
         )));
     }
     // Metadata are made only together with the WAL: a folder that has one and not the other has lost something.
-    let create = is_empty(&config.data_dir.join("wal"));
-    let quorum = Quorum::start(QuorumOptions { dir, node: config.node, create }).await;
+    let create = if is_empty(&config.data_dir.join("wal")) { Create::Quorum } else { Create::No };
+    let quorum = Quorum::start(QuorumOptions { dir, node: config.node, create }, entropy).await;
     let quorum = quorum.map_err(|error| metadata_error(config, error))?;
     let init = Command::InitCluster { cluster: config.cluster, generation: FIRST_GENERATION };
     let known = quorum.image().borrow().cluster;

@@ -34,6 +34,12 @@ pub const BATCH_BYTES_DEFAULT: usize = MIB + 12;
 pub const BATCH_BYTES_MAX: usize = 64 * MIB;
 /// Largest metadata command, encoded.
 pub const COMMAND_BYTES_MAX: usize = 4 * MIB;
+/// Largest snapshot of the metadata that another node may send; it is gathered in memory.
+pub const SNAPSHOT_BYTES_MAX: usize = 1024 * MIB;
+/// Bytes of the log entries in one message between quorums; one largest entry always fits.
+pub const RAFT_ENTRIES_BYTES_MAX: usize = 2 * COMMAND_BYTES_MAX;
+/// Bytes of one piece of a snapshot between quorums.
+pub const SNAPSHOT_PIECE_BYTES: usize = MIB;
 /// Partitions named in one metadata command.
 pub const COMMAND_PARTITIONS_MAX: usize = 10_000;
 /// Partitions of one topic.

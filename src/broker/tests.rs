@@ -18,7 +18,7 @@ use crate::metadata::Command;
 use crate::object::faults::FaultyStore;
 use crate::object::{ObjectOptions, Place};
 use crate::partition::{Appended, Isolation, Partition};
-use crate::quorum::QuorumOptions;
+use crate::quorum::{Create, QuorumOptions};
 use crate::security::{Authorizer, Operation, Permit, Principal, Resource};
 use crate::wal::WalOptions;
 
@@ -54,8 +54,8 @@ impl World {
 
     async fn open(&self) -> Arc<Broker> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let options = QuorumOptions { dir: self.metadata.path().join("metadata"), node: NODE, create: true };
-        let quorum = Quorum::start(options).await.expect("a quorum");
+        let options = QuorumOptions { dir: self.metadata.path().join("metadata"), node: NODE, create: Create::Quorum };
+        let quorum = Quorum::start(options, Arc::new(SystemEntropy)).await.expect("a quorum");
         quorum.propose(&Command::InitCluster { cluster: CLUSTER, generation: 1 }).await.expect("proposed");
         let registry = Arc::new(Registry::new(1 << 20, 1 << 40, clock.clone()));
         let disk = self.disk.clone();

@@ -103,6 +103,18 @@ pub fn encode(entry: &LogEntry) -> Vec<u8> {
     w.0
 }
 
+/// About as many bytes as [`encode`] makes of it.
+pub fn encoded_bytes(entry: &LogEntry) -> usize {
+    let body = match &entry.payload {
+        Payload::Blank => 0,
+        Payload::Command(bytes) => bytes.len(),
+        Payload::Membership(membership) => {
+            8 + 8 * (membership.nodes.len() + membership.configs.iter().map(|config| 1 + config.len()).sum::<usize>())
+        }
+    };
+    32 + body
+}
+
 pub fn decode(key: &[u8], value: &[u8]) -> Result<LogEntry, DecodeError> {
     let mut k = Reader::new(key);
     k.u8()?;

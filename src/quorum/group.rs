@@ -15,6 +15,9 @@ pub const COMMANDS_MAX: usize = 256;
 /// Bytes of the commands of one group; one largest command always fits.
 pub const BYTES_MAX: usize = COMMAND_BYTES_MAX;
 
+/// Bytes of an encoded group.
+pub const ENCODED_BYTES_MAX: usize = 6 + 4 * COMMANDS_MAX + BYTES_MAX;
+
 pub fn encode(commands: &[Bytes]) -> Vec<u8> {
     let mut w = Writer(Vec::with_capacity(6 + commands.iter().map(|c| 4 + c.len()).sum::<usize>()));
     w.u16(VERSION).count(commands.len());

@@ -15,7 +15,12 @@ use openraft::{AnyError, ErrorSubject, ErrorVerb, LogId, LogState, OptionalSend,
 use super::types::{
     Entry, StorageError, TypeConfig, log_id, position, raft_entry, raft_vote, stored_entry, stored_vote,
 };
+use crate::base::limits::RAFT_ENTRIES_BYTES_MAX;
+use crate::kv::raft_log::{self, LogEntry};
 use crate::kv::{Batch, Durability, Kv, ReadError};
+
+/// Entries that are read at once for another voter.
+const READ_ENTRIES: u64 = 16;
 
 #[derive(Clone)]
 pub struct LogStore {
@@ -83,7 +88,37 @@ pub(super) async fn blocking<T: Send + 'static>(
     })
 }
 
+/// Entries from the front, as many as go into one message; always one.
+fn within_a_message(entries: Vec<LogEntry>) -> Vec<LogEntry> {
+    let mut bytes = 0;
+    let taken = entries.iter().take_while(|entry| {
+        let first = bytes == 0;
+        bytes += raft_log::encoded_bytes(entry);
+        first || bytes <= RAFT_ENTRIES_BYTES_MAX
+    });
+    let count = taken.count();
+    let mut entries = entries;
+    entries.truncate(count);
+    entries
+}
+
 impl RaftLogReader<TypeConfig> for LogStore {
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, StorageError> {
+        // Read by turns: a few hundred of the largest would not fit into memory.
+        let read = move |kv: &Kv| {
+            let (mut entries, mut from) = (Vec::new(), start);
+            while from < end && entries.iter().map(raft_log::encoded_bytes).sum::<usize>() <= RAFT_ENTRIES_BYTES_MAX {
+                let more = kv.log_entries(from, end.min(from + READ_ENTRIES))?;
+                let Some(last) = more.last() else { break };
+                from = last.position.index + 1;
+                entries.extend(more);
+            }
+            Ok(within_a_message(entries))
+        };
+        let entries = self.read(ErrorSubject::Logs, read).await?;
+        Ok(entries.into_iter().map(raft_entry).collect())
+    }
+
     async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
         &mut self,
         range: RB,

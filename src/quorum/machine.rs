@@ -16,6 +16,7 @@ use openraft::storage::RaftStateMachine;
 use openraft::{AnyError, EntryPayload, LogId, OptionalSend, RaftSnapshotBuilder, Snapshot, StorageIOError};
 use tokio::sync::watch;
 
+use super::answers::Answers;
 use super::group;
 use super::index::View;
 use super::log::blocking;
@@ -46,12 +47,18 @@ pub struct Core {
     image: Arc<Image>,
     state: MachineState,
     totals: Totals,
+    answers: Answers,
 }
 
 impl Core {
     pub fn load(kv: Arc<Kv>) -> Result<Core, ReadError> {
         let (image, state, totals) = (Arc::new(kv.image()?), kv.machine_state()?, kv.totals()?);
-        Ok(Core { kv, image, state, totals })
+        Ok(Core { kv, image, state, totals, answers: Answers::default() })
+    }
+
+    /// What the entries that are applied from now on answer.
+    pub fn answers(&self) -> Answers {
+        self.answers.clone()
     }
 
     pub fn image(&self) -> Arc<Image> {
@@ -86,6 +93,7 @@ impl Core {
         batch.put_machine_state(&state);
         self.kv.write(batch, Durability::Ordered)?;
         self.state = state;
+        self.answers.put(at.index, &responses);
         Ok(Applied { responses })
     }
 

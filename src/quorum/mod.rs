@@ -1,22 +1,31 @@
 //! The metadata quorum: runs Raft over the stored log, applies what is committed, publishes the image.
 //!
-//! Today it has one voter, this node; the code path of a proposal (log, sync, commit, apply, answer) is the one that
-//! more voters will use. Invariants:
+//! A node alone is a quorum of one voter; the code path of a proposal (log, sync, commit, apply, answer) is the same with
+//! three. Invariants:
 //!
-//! - A proposal is answered after its log entry is synced, its effect is stored in order behind it, and the image
-//!   with its effect is published: whoever has the answer finds it in [`Quorum::image`] and [`Quorum::index`].
-//! - [`Quorum::start`] returns with the image that has every command ever answered.
+//! - A proposal is answered after a majority of the voters has synced its log entry, its effect is stored here in order behind
+//!   it, and the image with its effect is published: whoever has the answer finds it in [`Quorum::image`] and
+//!   [`Quorum::index`], whichever node led.
+//! - [`Quorum::ready`] returns with an image that has every command answered before.
+//! - A voter is a node with its metadata folder: a folder that was lost takes its vote with it.
 //! - The first storage failure is final ([`Quorum::failure`]): proposals fail from then on, and the process must exit.
 //!
 //! Nothing here looks into commands; that is `metadata`'s. Never called per produce request.
 
+mod answers;
+mod election;
 mod group;
 mod index;
 mod kept;
 mod log;
 mod machine;
+mod manage;
+mod member;
+mod membership;
+mod message;
 mod network;
 mod proposer;
+mod serve;
 mod snapshot;
 #[cfg(test)]
 mod tests;
@@ -28,39 +37,63 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use openraft::{Config, EmptyNode, Raft, SnapshotPolicy};
+use openraft::{Config, EmptyNode, Raft, ServerState, SnapshotPolicy};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep};
 
-use crate::base::NodeId;
-use crate::base::limits::COMMAND_BYTES_MAX;
-use crate::kv::hard_state::Vote;
+use crate::base::limits::{COMMAND_BYTES_MAX, SNAPSHOT_PIECE_BYTES};
+use crate::base::{DirectoryId, NodeId};
+use crate::env::Entropy;
+use crate::kv::hard_state::{Owner, Vote};
 use crate::kv::raft_log::Membership;
 use crate::kv::{Batch, Durability, Fenced, Kv, OpenError, ReadError};
 use crate::metadata::{Command, Image, Response};
 
 pub use index::{ObjectIndex, Totals, Unsettled};
 pub use kept::{KeepError, KeptState, KeptStates};
+pub use network::{Transport, TransportError};
 pub use proposer::ProposeError;
 pub use snapshot::SnapshotError;
 
+use election::{Contact, Election, HEARTBEAT, LEADER_LEASE};
 use index::KvIndex;
 use log::{LogStore, blocking};
 use machine::{Core, Machine};
-use network::NoPeers;
-use proposer::{Proposal, QUEUE_COMMANDS};
+use member::{node_of, raft_id};
+use message::{Ask, Tell};
+use network::{Network, NoPeers};
+use proposer::{Proposal, Proposer, QUEUE_COMMANDS};
+use serve::Server;
 use types::TypeConfig;
 
 /// A node that is its own only voter leads at once; whoever waits longer has a defect before it.
 const LEADER_WAIT: Duration = Duration::from_secs(30);
+/// A sole voter that was not interrupted leads as soon as it runs.
+const ELECTED_ALREADY: Duration = Duration::from_millis(50);
+/// Pause between two tries to catch up with the leader.
+const CATCH_UP_PAUSE: Duration = Duration::from_millis(200);
+/// How long one such try may take.
+const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a node that waits for the others says so.
+const WAITING_NOTE: Duration = Duration::from_secs(10);
+
+/// What a missing or empty folder may become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Create {
+    /// Nothing: this node has served before, so its folder is lost, not new.
+    No,
+    /// The first voter of a new quorum.
+    Quorum,
+    /// A member of a quorum that is there, which has to take it in.
+    Member,
+}
 
 #[derive(Debug, Clone)]
 pub struct QuorumOptions {
     /// Folder of the log and the state; nobody else may write there.
     pub dir: PathBuf,
     pub node: NodeId,
-    /// Whether a missing or empty folder may become a new quorum. False once this node has ever served: the folder
-    /// is then lost, not new.
-    pub create: bool,
+    pub create: Create,
 }
 
 /// Why the quorum cannot start.
@@ -71,11 +104,11 @@ pub enum StartError {
     #[error("the metadata in {dir} cannot be read: {source}")]
     Read { dir: PathBuf, source: ReadError },
     #[error(
-        "node_id = {node} does not fit the metadata folder {}, which belongs to node {}: put the right casemate.toml \
+        "node_id = {node} does not fit the metadata folder {}, which belongs to node {found}: put the right casemate.toml \
          and folder together",
-        dir.display(), found.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")
+        dir.display()
     )]
-    OtherNode { dir: PathBuf, found: Vec<u64>, node: NodeId },
+    OtherNode { dir: PathBuf, found: NodeId, node: NodeId },
     #[error("node id {0} is negative")]
     NodeId(NodeId),
     #[error("the metadata quorum cannot start: {0}")]
@@ -89,6 +122,8 @@ pub enum RestoreError {
     Open(#[from] OpenError),
     #[error("{0} holds metadata already: restore into an empty folder")]
     NotEmpty(PathBuf),
+    #[error("node id {0} is negative")]
+    NodeId(NodeId),
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
     #[error(transparent)]
@@ -114,33 +149,143 @@ pub struct QuorumStatus {
 pub struct Quorum {
     kv: Arc<Kv>,
     raft: Raft<TypeConfig>,
+    owner: Owner,
+    raft_id: u64,
     machine: Machine,
     committed: Arc<AtomicU64>,
     proposals: mpsc::Sender<Proposal>,
+    transport: Arc<dyn Transport>,
+    server: Server,
+    /// Turns true when the quorum is shut down.
+    stopped: watch::Sender<bool>,
 }
 
 impl Quorum {
-    /// Opens the folder, replays what the state lacks, and leads. A new folder becomes a quorum of this node alone.
-    pub async fn start(options: QuorumOptions) -> Result<Arc<Quorum>, StartError> {
-        let raft_id = u64::try_from(options.node.0).map_err(|_| StartError::NodeId(options.node))?;
-        let opened = options.clone();
-        let (kv, core) =
-            tokio::task::spawn_blocking(move || open(&opened)).await.map_err(|e| StartError::Raft(e.to_string()))??;
-        let voters = &core.state().membership.nodes;
-        if core.state().membership_at.is_some() && !voters.contains(&raft_id) {
-            return Err(StartError::OtherNode { dir: options.dir, found: voters.clone(), node: options.node });
-        }
+    /// Opens the folder of a node that has no others, replays what the state lacks, and leads.
+    pub async fn start(options: QuorumOptions, entropy: Arc<dyn Entropy>) -> Result<Arc<Quorum>, StartError> {
+        let quorum = Self::open(options, Arc::new(NoPeers), entropy).await?;
+        quorum.ready().await?;
+        Ok(quorum)
+    }
+
+    /// Opens the folder and takes part from now on: what other nodes ask is to be handed to [`Quorum::serve`]. A new
+    /// folder becomes a quorum of this node alone, or waits until a quorum takes it in.
+    pub async fn open(
+        options: QuorumOptions,
+        transport: Arc<dyn Transport>,
+        entropy: Arc<dyn Entropy>,
+    ) -> Result<Arc<Quorum>, StartError> {
+        let (opened, dice) = (options.clone(), entropy.clone());
+        let (kv, core, owner) = tokio::task::spawn_blocking(move || open(&opened, &*dice))
+            .await
+            .map_err(|e| StartError::Raft(e.to_string()))??;
+        let raft_id = raft_id(owner.node, owner.directory).ok_or(StartError::NodeId(options.node))?;
 
         let log = LogStore::new(Arc::clone(&kv));
+        let answers = core.answers();
         let (machine, committed) = (Machine::new(core), log.committed());
-        let config = config()?;
-        let raft = Raft::new(raft_id, config, NoPeers, log, machine.clone()).await;
+        let raft = Raft::new(raft_id, config()?, Network(transport.clone()), log, machine.clone()).await;
         let raft = raft.map_err(|e| StartError::Raft(e.to_string()))?;
-        lead(&raft, raft_id, &kv).await?;
+        if options.create == Create::Quorum && !raft.is_initialized().await.map_err(|e| failed(&e))? {
+            let members = std::collections::BTreeMap::from([(raft_id, EmptyNode {})]);
+            raft.initialize(members).await.map_err(|e| failed(&e))?;
+        }
 
+        let stopped = watch::Sender::new(false);
+        let contact = Arc::new(Contact::new());
+        let election = Election {
+            raft_id,
+            raft: raft.clone(),
+            kv: kv.clone(),
+            transport: transport.clone(),
+            contact: contact.clone(),
+            entropy,
+        };
+        tokio::spawn(election.run(stopped.subscribe()));
+        tokio::spawn(manage::run(raft.clone(), machine.clone(), stopped.subscribe()));
         let (proposals, queue) = mpsc::channel(QUEUE_COMMANDS);
-        tokio::spawn(proposer::run(raft.clone(), queue));
-        Ok(Arc::new(Quorum { kv, raft, machine, committed, proposals }))
+        let proposer = Proposer { raft: raft.clone(), raft_id, transport: transport.clone(), answers };
+        tokio::spawn(proposer.run(queue));
+        let server = Server { raft: raft.clone(), kv: kv.clone(), contact };
+        Ok(Arc::new(Quorum { kv, raft, owner, raft_id, machine, committed, proposals, transport, server, stopped }))
+    }
+
+    /// Waits until this node has applied whatever was answered before, by anybody. A sole voter leads then; any other waits
+    /// for a leader, for as long as it takes, and says so in the log.
+    pub async fn ready(&self) -> Result<(), StartError> {
+        if self.is_alone() {
+            return lead(&self.raft, self.raft_id, &self.kv).await;
+        }
+        let mut noted = Instant::now();
+        while !self.catch_up().await? {
+            if noted.elapsed() >= WAITING_NOTE {
+                noted = Instant::now();
+                let voters = self.status().voters;
+                tracing::warn!(?voters, "waiting for the metadata quorum: a majority of its voters has to run");
+            }
+            sleep(CATCH_UP_PAUSE).await;
+        }
+        Ok(())
+    }
+
+    fn is_alone(&self) -> bool {
+        let metrics = self.raft.metrics().borrow().clone();
+        let membership = metrics.membership_config.membership();
+        membership.nodes().count() == 1 && membership.voter_ids().eq([self.raft_id])
+    }
+
+    /// Applies what the leader has committed by now; false if there is none that answers.
+    async fn catch_up(&self) -> Result<bool, StartError> {
+        let metrics = self.raft.metrics().borrow().clone();
+        metrics.running_state.map_err(|e| failed(&e))?;
+        let Some(leader) = metrics.current_leader else { return Ok(false) };
+        let index = if leader == self.raft_id {
+            match self.raft.ensure_linearizable().await {
+                Ok(id) => id.map(|id| id.index),
+                Err(_) => return Ok(false),
+            }
+        } else {
+            match network::ask(&*self.transport, node_of(leader), &Ask::Barrier, CATCH_UP_TIMEOUT).await {
+                Ok(Tell::Barrier { index }) => index,
+                _ => return Ok(false),
+            }
+        };
+        let applied = self.raft.wait(Some(CATCH_UP_TIMEOUT)).applied_index_at_least(index, "catching up").await;
+        Ok(applied.is_ok())
+    }
+
+    /// Answers what the quorum of node `from` asks. Whatever the bytes are, they harm nothing but their question.
+    pub async fn serve(&self, from: NodeId, message: &[u8]) -> Bytes {
+        self.server.answer(from, message).await
+    }
+
+    /// Whose metadata folder this is, and which.
+    pub fn owner(&self) -> Owner {
+        self.owner
+    }
+
+    /// Whether this node leads, and a majority has said so within the lease that its voters hold: until then nobody else can
+    /// have been elected.
+    pub fn leads(&self) -> bool {
+        let metrics = self.raft.metrics().borrow().clone();
+        let heard = metrics.millis_since_quorum_ack.is_some_and(|ms| Duration::from_millis(ms) < LEADER_LEASE);
+        metrics.state == ServerState::Leader && (heard || self.is_alone())
+    }
+
+    /// Hands the leadership to `node`, a voter: this node, which leads, falls silent for as long as the others need to vote, and
+    /// asks it to stand. False if it does not lead or the other did not get through; then everything is as before.
+    pub async fn hand_over(&self, node: NodeId) -> bool {
+        let metrics = self.raft.metrics().borrow().clone();
+        if metrics.state != ServerState::Leader || !self.status().voters.contains(&node) || node == self.owner.node {
+            return false;
+        }
+        self.raft.runtime_config().heartbeat(false);
+        sleep(LEADER_LEASE + HEARTBEAT).await;
+        let asked = network::ask(&*self.transport, node, &Ask::Succeed, LEADER_LEASE).await;
+        let led = |m: &openraft::RaftMetrics<u64, EmptyNode>| m.current_leader.is_some_and(|id| node_of(id) == node);
+        let handed = asked.is_ok() && self.raft.wait(Some(LEADER_LEASE)).metrics(led, "hand over").await.is_ok();
+        self.raft.runtime_config().heartbeat(true);
+        handed
     }
 
     /// Commits and applies `command`. A caller that stops waiting leaves the outcome unknown.
@@ -182,17 +327,18 @@ impl Quorum {
     }
 
     pub fn status(&self) -> QuorumStatus {
-        let node = |id: u64| NodeId(i32::try_from(id).unwrap_or(i32::MAX));
         let metrics = self.raft.metrics().borrow().clone();
         let applied = metrics.last_applied.map(|id| id.index);
+        let mut voters: Vec<_> = metrics.membership_config.voter_ids().map(node_of).collect();
+        voters.sort_unstable();
         QuorumStatus {
-            leader: metrics.current_leader.map(node),
+            leader: metrics.current_leader.map(node_of),
             term: metrics.current_term,
             last_index: metrics.last_log_index,
             // A start finds applied entries and commits nothing.
             committed: self.committed.load(Ordering::Relaxed).max(applied.map_or(0, |index| index + 1)),
             applied,
-            voters: metrics.membership_config.voter_ids().map(node).collect(),
+            voters,
         }
     }
 
@@ -204,14 +350,16 @@ impl Quorum {
     }
 
     /// Makes the fresh folder `dir` a quorum of `node` alone with the state of a snapshot. Blocks on the disk.
-    pub fn restore(dir: &Path, node: NodeId, bytes: &[u8]) -> Result<(), RestoreError> {
+    pub fn restore(dir: &Path, node: NodeId, bytes: &[u8], entropy: &dyn Entropy) -> Result<(), RestoreError> {
+        let owner = Owner { node, directory: new_directory(entropy) };
+        let voter = raft_id(node, owner.directory).ok_or(RestoreError::NodeId(node))?;
         let mut restored = snapshot::decode(bytes)?;
         let kv = Kv::open(dir, true)?;
         if kv.vote()?.is_some() || kv.machine_state()? != Default::default() {
             return Err(RestoreError::NotEmpty(dir.to_owned()));
         }
-        let voter = u64::try_from(node.0).unwrap_or_default();
         let mut batch = Batch::default();
+        batch.put_owner(&owner);
         restored.state.membership = Membership { configs: vec![vec![voter]], nodes: vec![voter] };
         restored.state.membership_at = restored.state.applied;
         if let Some(applied) = restored.state.applied {
@@ -226,25 +374,72 @@ impl Quorum {
 
     /// Stops Raft. Nothing has to be saved: what was answered is stored.
     pub async fn shutdown(&self) {
+        self.stopped.send_replace(true);
         if let Err(e) = self.raft.shutdown().await {
             tracing::warn!(error = %e, "the metadata quorum did not stop cleanly");
         }
     }
 }
 
-fn open(options: &QuorumOptions) -> Result<(Arc<Kv>, Core), StartError> {
-    let kv = Arc::new(Kv::open(&options.dir, options.create)?);
-    let core = Core::load(Arc::clone(&kv)).map_err(|source| StartError::Read { dir: options.dir.clone(), source })?;
-    Ok((kv, core))
+impl Drop for Quorum {
+    fn drop(&mut self) {
+        self.stopped.send_replace(true);
+    }
+}
+
+fn failed(error: &dyn std::fmt::Display) -> StartError {
+    StartError::Raft(error.to_string())
+}
+
+fn open(options: &QuorumOptions, entropy: &dyn Entropy) -> Result<(Arc<Kv>, Core, Owner), StartError> {
+    if options.node.0 < 0 {
+        return Err(StartError::NodeId(options.node));
+    }
+    let unreadable = |source| StartError::Read { dir: options.dir.clone(), source };
+    let kv = Arc::new(Kv::open(&options.dir, options.create != Create::No)?);
+    let core = Core::load(Arc::clone(&kv)).map_err(unreadable)?;
+    let owner = match kv.owner().map_err(unreadable)? {
+        Some(owner) => owner,
+        None => claim(&kv, &core, options.node, entropy).map_err(unreadable)?,
+    };
+    if owner.node != options.node {
+        return Err(StartError::OtherNode { dir: options.dir.clone(), found: owner.node, node: options.node });
+    }
+    Ok((kv, core, owner))
+}
+
+/// Writes into a folder whose it is. One that was made before folders said so has a sole voter, which is its node.
+fn claim(kv: &Kv, core: &Core, node: NodeId, entropy: &dyn Entropy) -> Result<Owner, ReadError> {
+    let used = kv.vote()?.is_some() || core.state().membership_at.is_some();
+    let owner = match core.state().membership.nodes.first() {
+        Some(first) if used => Owner { node: node_of(*first), directory: DirectoryId(0) },
+        _ if used => Owner { node, directory: DirectoryId(0) },
+        _ => Owner { node, directory: new_directory(entropy) },
+    };
+    let mut batch = Batch::default();
+    batch.put_owner(&owner);
+    kv.write(batch, Durability::Synced).map_err(|fenced| ReadError::Io(fenced.to_string()))?;
+    Ok(owner)
+}
+
+/// Never zero, which stands for folders that have none.
+fn new_directory(entropy: &dyn Entropy) -> DirectoryId {
+    let mut random = [0; 4];
+    entropy.fill(&mut random);
+    DirectoryId(u32::from_be_bytes(random).max(1))
 }
 
 fn config() -> Result<Arc<Config>, StartError> {
+    let lease = LEADER_LEASE.as_millis() as u64;
     let config = Config {
         cluster_name: "casemate".to_string(),
-        // With one voter nothing waits for these; they only set how often an idle node wakes up.
-        heartbeat_interval: 500,
-        election_timeout_min: 1500,
-        election_timeout_max: 3000,
+        heartbeat_interval: HEARTBEAT.as_millis() as u64,
+        // The election is ours; what is left of these is the lease, which is the maximum.
+        enable_elect: false,
+        election_timeout_min: lease - 100,
+        election_timeout_max: lease,
+        install_snapshot_timeout: 10_000,
+        snapshot_max_chunk_size: SNAPSHOT_PIECE_BYTES as u64,
         snapshot_policy: SnapshotPolicy::LogsSinceLast(10_000),
         max_in_snapshot_log_to_keep: 64,
         ..Config::default()
@@ -252,14 +447,10 @@ fn config() -> Result<Arc<Config>, StartError> {
     config.validate().map(Arc::new).map_err(|e| StartError::Raft(e.to_string()))
 }
 
-/// Makes this node the leader and waits until every entry of its log is applied.
+/// Makes this node, the sole voter, the leader and waits until every entry of its log is applied.
 async fn lead(raft: &Raft<TypeConfig>, raft_id: u64, kv: &Arc<Kv>) -> Result<(), StartError> {
-    let failed = |e: &dyn std::fmt::Display| StartError::Raft(e.to_string());
-    if !raft.is_initialized().await.map_err(|e| failed(&e))? {
-        let members = std::collections::BTreeMap::from([(raft_id, EmptyNode {})]);
-        raft.initialize(members).await.map_err(|e| failed(&e))?;
-    } else if raft.current_leader().await != Some(raft_id) {
-        // Killed between a vote and its majority; the timer would get there too, later.
+    if raft.wait(Some(ELECTED_ALREADY)).current_leader(raft_id, "lead").await.is_err() {
+        // Killed between its vote and the word that it leads; the timer would get there too, later.
         raft.trigger().elect().await.map_err(|e| failed(&e))?;
     }
     raft.wait(Some(LEADER_WAIT)).current_leader(raft_id, "lead").await.map_err(|e| failed(&e))?;
@@ -273,6 +464,6 @@ async fn lead(raft: &Raft<TypeConfig>, raft_id: u64, kv: &Arc<Kv>) -> Result<(),
             let applied = raft.wait(Some(LEADER_WAIT)).applied_index_at_least(Some(last.index), "replay").await;
             applied.map(drop).map_err(|e| failed(&e))
         }
-        _ => proposer::write(raft, &[]).await.map(drop).map_err(|e| failed(&e)),
+        _ => proposer::commit(raft, group::encode(&[])).await.map(drop).map_err(|e| failed(&e)),
     }
 }

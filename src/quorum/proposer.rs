@@ -1,13 +1,25 @@
-//! Gathers commands that are proposed at the same time into groups, so that they share one log entry and one sync.
+//! Gathers commands that are proposed at the same time into groups, so that they share one log entry and one sync, and takes
+//! them to the leader.
 //!
 //! One group is under way at a time; what arrives meanwhile forms the next one, so nobody ever waits for company.
 //! Commands of one caller, each proposed after the answer to the one before, keep their order; others have none.
+//! A group that the leader certainly did not take is proposed again, to whoever leads then; one of which that is not known
+//! never is.
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use openraft::error::{ClientWriteError, RaftError};
+use openraft::error::{CheckIsLeaderError, ClientWriteError, ForwardToLeader, RaftError};
+use openraft::{Raft, ServerState};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep, timeout};
 
+use super::answers::Answers;
 use super::group;
+use super::member::node_of;
+use super::message::{Ask, Tell};
+use super::network::{Answer, Transport, TransportError, ask};
 use super::types::{CommandGroup, TypeConfig};
 use crate::base::NodeId;
 use crate::metadata::Response;
@@ -16,6 +28,12 @@ use crate::metadata::Response;
 pub const QUEUE_COMMANDS: usize = 256;
 /// Bytes of log after which a snapshot is asked for, so that the log can be purged.
 const SNAPSHOT_BYTES: usize = 64 << 20;
+/// How long a proposer waits for somebody to lead.
+const LEADER_WAIT: Duration = Duration::from_secs(10);
+/// Pause before the leader is looked for again.
+const LEADER_PAUSE: Duration = Duration::from_millis(50);
+/// How long the leader may take to commit, and this node to follow.
+const ANSWER_WAIT: Duration = Duration::from_secs(30);
 
 /// Why a command has no answer.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -23,8 +41,14 @@ pub enum ProposeError {
     #[error("the command has {bytes} bytes, the limit is {max}")]
     TooLarge { bytes: usize, max: usize },
     /// Nothing was changed.
-    #[error("this node does not lead the quorum{}", .leader.map(|n| format!(", node {n} does")).unwrap_or_default())]
+    #[error("nobody leads the metadata quorum{}", .leader.map(|n| format!(" but node {n}, which cannot be reached")).unwrap_or_default())]
     NotLeader { leader: Option<NodeId> },
+    /// Nothing was changed.
+    #[error("the leader of the metadata quorum refused the command: {0}")]
+    Refused(String),
+    /// Whether the command was or will be applied is unknown.
+    #[error("whether the metadata were changed is unknown: {0}")]
+    Unknown(String),
     /// Whether the command will be applied is unknown.
     #[error("the quorum has stopped: {0}")]
     Stopped(String),
@@ -35,64 +59,140 @@ pub struct Proposal {
     pub reply: oneshot::Sender<Result<Response, ProposeError>>,
 }
 
-/// Runs until every sender is gone.
-pub async fn run(raft: openraft::Raft<TypeConfig>, mut queue: mpsc::Receiver<Proposal>) {
-    let mut held = None;
-    let mut log_bytes = 0;
-    loop {
-        let first = match held.take() {
-            Some(proposal) => proposal,
-            None => match queue.recv().await {
+/// Takes groups to the leader.
+pub(super) struct Proposer {
+    pub raft: Raft<TypeConfig>,
+    pub raft_id: u64,
+    pub transport: Arc<dyn Transport>,
+    pub answers: Answers,
+}
+
+impl Proposer {
+    /// Runs until every sender is gone.
+    pub async fn run(self, mut queue: mpsc::Receiver<Proposal>) {
+        let mut held = None;
+        let mut log_bytes = 0;
+        loop {
+            let first = match held.take() {
                 Some(proposal) => proposal,
-                None => return,
-            },
+                None => match queue.recv().await {
+                    Some(proposal) => proposal,
+                    None => return,
+                },
+            };
+            let mut bytes = first.command.len();
+            let mut proposals = vec![first];
+            while proposals.len() < group::COMMANDS_MAX {
+                let Ok(next) = queue.try_recv() else { break };
+                if bytes + next.command.len() > group::BYTES_MAX {
+                    held = Some(next);
+                    break;
+                }
+                bytes += next.command.len();
+                proposals.push(next);
+            }
+            self.propose(proposals).await;
+            log_bytes += bytes;
+            if log_bytes > SNAPSHOT_BYTES {
+                log_bytes = 0;
+                // A stopped Raft is reported by the next proposal.
+                let _ = self.raft.trigger().snapshot().await;
+            }
+        }
+    }
+
+    async fn propose(&self, proposals: Vec<Proposal>) {
+        let (commands, replies): (Vec<_>, Vec<_>) = proposals.into_iter().map(|p| (p.command, p.reply)).unzip();
+        match self.write(&commands).await {
+            Ok(responses) => {
+                debug_assert_eq!(responses.len(), replies.len(), "one answer per command");
+                for (reply, response) in replies.into_iter().zip(responses) {
+                    let _ = reply.send(Ok(response));
+                }
+            }
+            Err(error) => {
+                for reply in replies {
+                    let _ = reply.send(Err(error.clone()));
+                }
+            }
+        }
+    }
+
+    /// Commits and applies one group; an empty one is a barrier.
+    pub async fn write(&self, commands: &[Bytes]) -> Result<Vec<Response>, ProposeError> {
+        let encoded = group::encode(commands);
+        let until = Instant::now() + LEADER_WAIT;
+        let mut elsewhere = None;
+        loop {
+            let tried = match elsewhere {
+                None => commit(&self.raft, encoded.clone()).await.map(|(_, responses)| responses),
+                Some(leader) => self.forward(leader, encoded.clone()).await,
+            };
+            let known = match tried {
+                Err(ProposeError::NotLeader { leader }) => leader,
+                done => return done,
+            };
+            if Instant::now() >= until {
+                return Err(ProposeError::NotLeader { leader: known });
+            }
+            // Who was just asked and does not lead is asked again after a pause.
+            let next = known.filter(|leader| *leader != node_of(self.raft_id));
+            if next.is_none() || next == elsewhere {
+                sleep(LEADER_PAUSE).await;
+            }
+            elsewhere = next;
+        }
+    }
+
+    async fn forward(&self, leader: NodeId, group: Vec<u8>) -> Result<Vec<Response>, ProposeError> {
+        self.answers.want();
+        let unknown = |error: String| ProposeError::Unknown(error);
+        let index = match ask(&*self.transport, leader, &Ask::Propose { group }, ANSWER_WAIT).await {
+            Ok(Tell::Proposed { index }) => index,
+            Ok(Tell::NotLeader { leader }) => return Err(ProposeError::NotLeader { leader }),
+            // It may be gone; who leads instead is for the next try to find out.
+            Err(Answer::Transport(TransportError::Unreachable { .. })) => {
+                return Err(ProposeError::NotLeader { leader: Some(leader) });
+            }
+            Err(Answer::Refused { reason, .. }) => return Err(ProposeError::Refused(reason)),
+            Ok(_) => return Err(unknown(Answer::Other { from: leader }.to_string())),
+            Err(error) => return Err(unknown(error.to_string())),
         };
-        let mut bytes = first.command.len();
-        let mut proposals = vec![first];
-        while proposals.len() < group::COMMANDS_MAX {
-            let Ok(next) = queue.try_recv() else { break };
-            if bytes + next.command.len() > group::BYTES_MAX {
-                held = Some(next);
-                break;
-            }
-            bytes += next.command.len();
-            proposals.push(next);
-        }
-        propose(&raft, proposals).await;
-        log_bytes += bytes;
-        if log_bytes > SNAPSHOT_BYTES {
-            log_bytes = 0;
-            // A stopped Raft is reported by the next proposal.
-            let _ = raft.trigger().snapshot().await;
-        }
+        let applied = self.raft.wait(Some(ANSWER_WAIT)).applied_index_at_least(Some(index), "its own command").await;
+        applied.map_err(|error| unknown(error.to_string()))?;
+        self.answers.take(index).ok_or_else(|| unknown("its answer came with a snapshot, which has none".to_owned()))
     }
 }
 
-async fn propose(raft: &openraft::Raft<TypeConfig>, proposals: Vec<Proposal>) {
-    let (commands, replies): (Vec<_>, Vec<_>) = proposals.into_iter().map(|p| (p.command, p.reply)).unzip();
-    match write(raft, &commands).await {
-        Ok(responses) => {
-            debug_assert_eq!(responses.len(), replies.len(), "one answer per command");
-            for (reply, response) in replies.into_iter().zip(responses) {
-                let _ = reply.send(Ok(response));
-            }
+/// Commits and applies an encoded group where this node leads. Its index, and what the commands answer.
+pub(super) async fn commit(raft: &Raft<TypeConfig>, group: Vec<u8>) -> Result<(u64, Vec<Response>), ProposeError> {
+    let metrics = raft.metrics().borrow().clone();
+    metrics.running_state.map_err(|error| ProposeError::Stopped(error.to_string()))?;
+    if metrics.state != ServerState::Leader {
+        return Err(ProposeError::NotLeader { leader: metrics.current_leader.map(node_of) });
+    }
+    match timeout(ANSWER_WAIT, raft.client_write(CommandGroup(group))).await {
+        Ok(Ok(written)) => Ok((written.log_id.index, written.data.responses)),
+        // It may have been appended and cut off again here; a voter that has it may yet lead and commit it.
+        Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) => {
+            Err(ProposeError::Unknown("this node led and does no longer".to_owned()))
         }
-        Err(error) => {
-            for reply in replies {
-                let _ = reply.send(Err(error.clone()));
-            }
-        }
+        Ok(Err(error)) => Err(ProposeError::Stopped(error.to_string())),
+        Err(_) => Err(ProposeError::Unknown(format!("no majority answered within {ANSWER_WAIT:?}"))),
     }
 }
 
-/// Commits and applies one group; an empty one is a barrier.
-pub async fn write(raft: &openraft::Raft<TypeConfig>, commands: &[Bytes]) -> Result<Vec<Response>, ProposeError> {
-    match raft.client_write(CommandGroup(group::encode(commands))).await {
-        Ok(written) => Ok(written.data.responses),
-        Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) => {
-            let leader = forward.leader_id.and_then(|id| i32::try_from(id).ok()).map(NodeId);
-            Err(ProposeError::NotLeader { leader })
-        }
-        Err(error) => Err(ProposeError::Stopped(error.to_string())),
+fn leader_of(forward: &ForwardToLeader<u64, openraft::EmptyNode>) -> Option<NodeId> {
+    forward.leader_id.map(node_of)
+}
+
+/// Whether the error says that this node does not lead, and who does.
+pub(super) fn not_leader(
+    error: &RaftError<u64, CheckIsLeaderError<u64, openraft::EmptyNode>>,
+) -> Option<Option<NodeId>> {
+    match error {
+        RaftError::APIError(CheckIsLeaderError::ForwardToLeader(forward)) => Some(leader_of(forward)),
+        RaftError::APIError(CheckIsLeaderError::QuorumNotEnough(_)) => Some(None),
+        RaftError::Fatal(_) => None,
     }
 }

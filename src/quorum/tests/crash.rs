@@ -98,7 +98,7 @@ fn a_killed_process_leaves_everything_that_was_answered() {
         runtime.block_on(run(&quorum, upload(n)));
         let before = quorum.image().borrow().clone();
         let copy = copy(folder.path(), None);
-        let again = runtime.block_on(Quorum::start(options(copy.path(), false))).unwrap();
+        let again = runtime.block_on(try_start(options(copy.path(), false))).unwrap();
         assert_eq!(*again.image().borrow(), before);
         assert_eq!(again.index().totals().unwrap(), quorum.index().totals().unwrap());
         runtime.block_on(again.shutdown());
@@ -117,7 +117,8 @@ fn a_vote_without_an_entry_of_its_term_does_not_keep_older_entries_waiting() {
     for committed in [false, true] {
         let copy = copy(folder.path(), None);
         let kv = Kv::open(copy.path(), false).unwrap();
-        let vote = Vote { term: kv.vote().unwrap().unwrap().term + 1, node: 1, committed };
+        let before = kv.vote().unwrap().unwrap();
+        let vote = Vote { term: before.term + 1, committed, ..before };
         let mut batch = Batch::default();
         batch.put_vote(&vote);
         kv.write(batch, Durability::Synced).unwrap();

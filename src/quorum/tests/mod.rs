@@ -1,12 +1,15 @@
 //! The quorum as its users see it, over real folders: restarts, crashes at every cut of the log, damage, snapshots.
 
+mod cluster;
 mod crash;
+mod messages;
 mod suite;
 
 use std::path::Path;
 
 use super::*;
 use crate::base::{BrokerEpoch, ClusterId, EntryId, LedgerId, ObjectId, Offset, PartitionId, TopicId, WalIncarnation};
+use crate::env::SystemEntropy;
 use crate::kv::raft_log::Payload;
 use crate::metadata::{MemoryIndex, ObjectState, Range, Replica, apply};
 
@@ -16,11 +19,25 @@ const TOPIC: TopicId = TopicId([5; 16]);
 const WAL: WalIncarnation = WalIncarnation([8; 16]);
 
 fn options(dir: &Path, create: bool) -> QuorumOptions {
-    QuorumOptions { dir: dir.to_owned(), node: NODE, create }
+    QuorumOptions { dir: dir.to_owned(), node: NODE, create: if create { Create::Quorum } else { Create::No } }
+}
+
+async fn try_start(options: QuorumOptions) -> Result<Arc<Quorum>, StartError> {
+    Quorum::start(options, Arc::new(SystemEntropy)).await
 }
 
 async fn start(dir: &Path) -> Arc<Quorum> {
-    Quorum::start(options(dir, true)).await.unwrap()
+    try_start(options(dir, true)).await.unwrap()
+}
+
+/// A folder as the first release made them: it does not say whose it is.
+fn folder_without_owner() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let kv = Kv::open(folder.path(), true).unwrap();
+    let mut batch = Batch::default();
+    batch.put_owner(&Owner { node: NODE, directory: DirectoryId(0) });
+    kv.write(batch, Durability::Synced).unwrap();
+    folder
 }
 
 /// A runtime of its own, so that a test can drop a quorum as a killed process does.
@@ -115,7 +132,7 @@ fn an_answer_is_visible_at_once_and_after_a_restart() {
         quorum.image().borrow().clone()
     });
     runtime().block_on(async {
-        let quorum = Quorum::start(options(folder.path(), false)).await.unwrap();
+        let quorum = try_start(options(folder.path(), false)).await.unwrap();
         assert_eq!(*quorum.image().borrow(), before);
         let status = quorum.status();
         assert_eq!(Some(status.committed), status.applied.map(|index| index + 1));
@@ -164,7 +181,7 @@ fn too_large_a_command_is_refused_before_it_is_logged() {
 fn the_wrong_folder_is_refused_with_its_reason() {
     let folder = tempfile::tempdir().unwrap();
     let runtime = runtime();
-    let error = |options| runtime.block_on(Quorum::start(options)).err().unwrap();
+    let error = |options| runtime.block_on(try_start(options)).err().unwrap();
     assert!(matches!(error(options(folder.path(), false)), StartError::Open(OpenError::Missing { .. })));
     runtime.block_on(async { start(folder.path()).await.shutdown().await });
     let other = QuorumOptions { node: NodeId(2), ..options(folder.path(), true) };
@@ -226,11 +243,11 @@ fn a_fresh_folder_is_rebuilt_from_a_snapshot() {
         let bytes = quorum.snapshot_bytes().await.unwrap();
         (bytes, (quorum.image().borrow().clone(), quorum.index().totals().unwrap()))
     });
-    Quorum::restore(fresh.path(), NodeId(7), &bytes).unwrap();
-    assert!(matches!(Quorum::restore(fresh.path(), NodeId(7), &bytes), Err(RestoreError::NotEmpty(_))));
+    Quorum::restore(fresh.path(), NodeId(7), &bytes, &SystemEntropy).unwrap();
+    assert!(matches!(Quorum::restore(fresh.path(), NodeId(7), &bytes, &SystemEntropy), Err(RestoreError::NotEmpty(_))));
     runtime().block_on(async {
         let restored = QuorumOptions { node: NodeId(7), ..options(fresh.path(), false) };
-        let quorum = Quorum::start(restored).await.unwrap();
+        let quorum = try_start(restored).await.unwrap();
         let index = quorum.index();
         assert_eq!((quorum.image().borrow().clone(), index.totals().unwrap()), before);
         let range = index.locate(partition(0), Offset(295)).unwrap().unwrap();
@@ -246,7 +263,7 @@ fn a_fresh_folder_is_rebuilt_from_a_snapshot() {
 
 #[test]
 fn snapshots_of_every_release_are_readable() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder_without_owner();
     let bytes = runtime().block_on(async {
         let quorum = start(folder.path()).await;
         run(&quorum, set_up()).await;

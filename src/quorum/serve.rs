@@ -1,0 +1,115 @@
+//! What this node's quorum answers to others.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use openraft::Raft;
+use openraft::error::{InstallSnapshotError, RaftError};
+use openraft::raft::{AppendEntriesResponse, InstallSnapshotRequest};
+
+use super::election::{self, Contact};
+use super::group;
+use super::message::{Ask, Tell};
+use super::proposer::{self, ProposeError};
+use super::types::TypeConfig;
+use crate::base::NodeId;
+use crate::base::limits::SNAPSHOT_BYTES_MAX;
+use crate::kv::Kv;
+use crate::metadata::Command;
+
+/// The parts of a quorum that answer.
+pub(super) struct Server {
+    pub raft: Raft<TypeConfig>,
+    pub kv: Arc<Kv>,
+    pub contact: Arc<Contact>,
+}
+
+fn refused(reason: impl ToString) -> Tell {
+    Tell::Refused { reason: reason.to_string() }
+}
+
+impl Server {
+    /// Answers `message`, whatever it is: what cannot be read is refused, and changes nothing.
+    pub async fn answer(&self, from: NodeId, message: &[u8]) -> Bytes {
+        let tell = match Ask::decode(message) {
+            Ok(ask) => self.carry_out(ask).await,
+            Err(error) => {
+                tracing::warn!(%from, %error, "a message to the metadata quorum cannot be read");
+                refused(error)
+            }
+        };
+        Bytes::from(tell.encode())
+    }
+
+    async fn carry_out(&self, ask: Ask) -> Tell {
+        match ask {
+            Ask::Append(ask) => {
+                // Before the log is written: a slow disk of this node is no silence of the leader.
+                self.note_leader(ask.vote.committed && ask.vote >= self.raft.metrics().borrow().vote);
+                let answer = self.raft.append_entries(ask).await;
+                self.note_leader(matches!(
+                    answer,
+                    Ok(AppendEntriesResponse::Success | AppendEntriesResponse::PartialSuccess(_))
+                ));
+                answer.map_or_else(refused, Tell::Append)
+            }
+            Ask::Vote(ask) => self.raft.vote(ask).await.map_or_else(refused, Tell::Vote),
+            Ask::Snapshot(ask) => self.take_snapshot(ask).await,
+            Ask::Canvass { last } => {
+                let metrics = self.raft.metrics().borrow().clone();
+                Tell::Canvass { granted: election::promises(&metrics, &self.contact, &self.kv, last).await }
+            }
+            Ask::Propose { group } => self.propose(&group).await,
+            Ask::Barrier => match self.raft.ensure_linearizable().await {
+                Ok(id) => Tell::Barrier { index: id.map(|id| id.index) },
+                Err(error) => match proposer::not_leader(&error) {
+                    Some(leader) => Tell::NotLeader { leader },
+                    None => refused(error),
+                },
+            },
+            Ask::Succeed => match self.raft.trigger().elect().await {
+                Ok(()) => Tell::Succeed,
+                Err(error) => refused(error),
+            },
+        }
+    }
+
+    fn note_leader(&self, heard: bool) {
+        if heard {
+            self.contact.heard();
+        }
+    }
+
+    async fn take_snapshot(&self, ask: InstallSnapshotRequest<TypeConfig>) -> Tell {
+        if ask.offset.saturating_add(ask.data.len() as u64) > SNAPSHOT_BYTES_MAX as u64 {
+            return refused(format!("a snapshot of more than {SNAPSHOT_BYTES_MAX} bytes"));
+        }
+        self.note_leader(ask.vote.committed && ask.vote >= self.raft.metrics().borrow().vote);
+        match self.raft.install_snapshot(ask).await {
+            Ok(answer) => Tell::Snapshot(answer),
+            Err(RaftError::APIError(InstallSnapshotError::SnapshotMismatch(mismatch))) => {
+                Tell::SnapshotMismatch { expect: mismatch.expect, got: mismatch.got }
+            }
+            Err(error) => refused(error),
+        }
+    }
+
+    /// Commits a group of another node. It is read first: an entry that cannot be applied would stop every node.
+    async fn propose(&self, bytes: &[u8]) -> Tell {
+        let commands = match group::decode(bytes) {
+            Ok(commands) if commands.len() <= group::COMMANDS_MAX && bytes.len() <= group::ENCODED_BYTES_MAX => {
+                commands
+            }
+            Ok(_) => return refused("a group of commands that is too large"),
+            Err(error) => return refused(error),
+        };
+        if let Some(error) = commands.iter().find_map(|command| Command::decode(command).err()) {
+            return refused(error);
+        }
+        match proposer::commit(&self.raft, bytes.to_vec()).await {
+            Ok((index, _)) => Tell::Proposed { index },
+            Err(ProposeError::NotLeader { leader }) => Tell::NotLeader { leader },
+            Err(error) => refused(error),
+        }
+    }
+}
