@@ -6,7 +6,6 @@
 
 mod args;
 mod init;
-pub mod join;
 mod logging;
 pub mod notify;
 pub mod ready;
