@@ -17,9 +17,8 @@ use openraft::{Raft, RaftMetrics, ServerState};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::member::node_of;
 use super::message::{Ask, Tell};
-use super::network::{Transport, ask};
+use super::network::{Transport, ask_voter};
 use super::types::TypeConfig;
 use crate::env::Entropy;
 use crate::kv::raft_log::LogPosition;
@@ -118,7 +117,7 @@ impl Election {
         let mut answers: FuturesUnordered<_> = everyone
             .into_iter()
             .filter(|voter| *voter != self.raft_id)
-            .map(|voter| async move { (voter, ask(&*self.transport, node_of(voter), question, CANVASS_TIMEOUT).await) })
+            .map(|voter| async move { (voter, ask_voter(&*self.transport, voter, question, CANVASS_TIMEOUT).await) })
             .collect();
         let enough = |promised: &BTreeSet<u64>| {
             configs.iter().all(|config| config.intersection(promised).count() * 2 > config.len())

@@ -1,7 +1,8 @@
 //! What the quorums of different nodes say to each other, in an encoding of our own: openraft's types are never sent as it
 //! would write them, so that nodes with different releases of it understand each other.
 //!
-//! Encoding of a message: version `u16` = 1 | kind `u8` | body. Positions, votes and memberships stand as they do in `kv`.
+//! Encoding of a message: version `u16` = 1 | kind `u8` | body. A question has between version and kind whom it is for: `u8`,
+//! 1 for the voter whose name follows (`u64`), 0 for whoever is there. Positions, votes and memberships stand as they do in `kv`.
 //! A decoder never allocates by a count that the bytes do not bear out; the length of a message is the transport's to bound.
 
 use openraft::raft::{
@@ -72,9 +73,13 @@ pub(super) enum Tell {
 }
 
 impl Ask {
-    pub fn encode(&self) -> Vec<u8> {
+    /// `to` names the voter that is meant, with its folder: a node that lost it must not answer in its former name.
+    pub fn encode(&self, to: Option<u64>) -> Vec<u8> {
         let mut w = Writer::new();
-        w.u16(VERSION);
+        w.u16(VERSION).bool(to.is_some());
+        if let Some(to) = to {
+            w.u64(to);
+        }
         match self {
             Ask::Append(ask) => {
                 w.u8(0);
@@ -109,8 +114,9 @@ impl Ask {
         w.0
     }
 
-    pub fn decode(bytes: &[u8]) -> Result<Ask, DecodeError> {
+    pub fn decode(bytes: &[u8]) -> Result<(Option<u64>, Ask), DecodeError> {
         let mut r = versioned(bytes)?;
+        let to = if r.bool("voter named")? { Some(r.u64()?) } else { None };
         let ask = match r.u8()? {
             0 => Ask::Append(AppendEntriesRequest {
                 vote: vote(&mut r)?,
@@ -133,7 +139,7 @@ impl Ask {
             kind => return Err(unknown(kind)),
         };
         r.finish()?;
-        Ok(ask)
+        Ok((to, ask))
     }
 }
 

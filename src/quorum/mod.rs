@@ -206,7 +206,7 @@ impl Quorum {
         let (proposals, queue) = mpsc::channel(QUEUE_COMMANDS);
         let proposer = Proposer { raft: raft.clone(), raft_id, transport: transport.clone(), answers };
         tokio::spawn(proposer.run(queue));
-        let server = Server { raft: raft.clone(), kv: kv.clone(), contact };
+        let server = Server { raft_id, raft: raft.clone(), kv: kv.clone(), contact };
         Ok(Arc::new(Quorum { kv, raft, owner, raft_id, machine, committed, proposals, transport, server, stopped }))
     }
 

@@ -61,9 +61,23 @@ pub(super) enum Answer {
     Other { from: NodeId },
 }
 
-/// Asks one node. A refusal is an error.
+/// Asks the quorum of a node, whoever that is. A refusal is an error.
 pub(super) async fn ask(transport: &dyn Transport, to: NodeId, ask: &Ask, timeout: Duration) -> Result<Tell, Answer> {
-    let told = transport.call(to, Bytes::from(ask.encode()), timeout).await?;
+    told(transport, to, ask.encode(None), timeout).await
+}
+
+/// Asks one voter, a node with the metadata folder that it had.
+pub(super) async fn ask_voter(
+    transport: &dyn Transport,
+    raft_id: u64,
+    ask: &Ask,
+    timeout: Duration,
+) -> Result<Tell, Answer> {
+    told(transport, node_of(raft_id), ask.encode(Some(raft_id)), timeout).await
+}
+
+async fn told(transport: &dyn Transport, to: NodeId, ask: Vec<u8>, timeout: Duration) -> Result<Tell, Answer> {
+    let told = transport.call(to, Bytes::from(ask), timeout).await?;
     match Tell::decode(&told).map_err(|source| Answer::Unreadable { from: to, source })? {
         Tell::Refused { reason } => Err(Answer::Refused { from: to, reason }),
         told => Ok(told),
@@ -93,7 +107,7 @@ impl Voter {
         question: Ask,
         option: RPCOption,
     ) -> Result<Tell, RPCError<u64, EmptyNode, E>> {
-        let asked = ask(&*self.transport, node_of(self.raft_id), &question, option.hard_ttl()).await;
+        let asked = ask_voter(&*self.transport, self.raft_id, &question, option.hard_ttl()).await;
         asked.map_err(|error| match error {
             // openraft waits before it tries again.
             Answer::Transport(TransportError::Unreachable { .. }) => RPCError::Unreachable(Unreachable::new(&error)),

@@ -41,7 +41,7 @@ pub enum ProposeError {
     #[error("the command has {bytes} bytes, the limit is {max}")]
     TooLarge { bytes: usize, max: usize },
     /// Nothing was changed.
-    #[error("nobody leads the metadata quorum{}", .leader.map(|n| format!(" but node {n}, which cannot be reached")).unwrap_or_default())]
+    #[error("nobody leads the metadata quorum that this node reaches{}", .leader.map(|n| format!(": node {n} was said to")).unwrap_or_default())]
     NotLeader { leader: Option<NodeId> },
     /// Nothing was changed.
     #[error("the leader of the metadata quorum refused the command: {0}")]
@@ -150,9 +150,9 @@ impl Proposer {
         let index = match ask(&*self.transport, leader, &Ask::Propose { group }, ANSWER_WAIT).await {
             Ok(Tell::Proposed { index }) => index,
             Ok(Tell::NotLeader { leader }) => return Err(ProposeError::NotLeader { leader }),
-            // It may be gone; who leads instead is for the next try to find out.
+            // It may be gone; who leads instead this node will hear.
             Err(Answer::Transport(TransportError::Unreachable { .. })) => {
-                return Err(ProposeError::NotLeader { leader: Some(leader) });
+                return Err(ProposeError::NotLeader { leader: None });
             }
             Err(Answer::Refused { reason, .. }) => return Err(ProposeError::Refused(reason)),
             Ok(_) => return Err(unknown(Answer::Other { from: leader }.to_string())),

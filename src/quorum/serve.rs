@@ -19,6 +19,7 @@ use crate::metadata::Command;
 
 /// The parts of a quorum that answer.
 pub(super) struct Server {
+    pub raft_id: u64,
     pub raft: Raft<TypeConfig>,
     pub kv: Arc<Kv>,
     pub contact: Arc<Contact>,
@@ -32,7 +33,10 @@ impl Server {
     /// Answers `message`, whatever it is: what cannot be read is refused, and changes nothing.
     pub async fn answer(&self, from: NodeId, message: &[u8]) -> Bytes {
         let tell = match Ask::decode(message) {
-            Ok(ask) => self.carry_out(ask).await,
+            Ok((Some(voter), _)) if voter != self.raft_id => refused(
+                "this node has another metadata folder than the voter that was meant: add it to the cluster anew",
+            ),
+            Ok((_, ask)) => self.carry_out(ask).await,
             Err(error) => {
                 tracing::warn!(%from, %error, "a message to the metadata quorum cannot be read");
                 refused(error)

@@ -376,7 +376,7 @@ fn commands_that_cannot_be_read_never_enter_the_log() {
         let before = quorum.status().last_index;
         let groups = [vec![], vec![0xff; 40], group::encode(&[Bytes::from_static(b"no command")])];
         for group in groups {
-            let answer = quorum.serve(NodeId(2), &Ask::Propose { group }.encode()).await;
+            let answer = quorum.serve(NodeId(2), &Ask::Propose { group }.encode(None)).await;
             assert!(matches!(Tell::decode(&answer), Ok(Tell::Refused { .. })));
         }
         let answer = quorum.serve(NodeId(2), b"garbage").await;

@@ -68,11 +68,17 @@ fn tells() -> Vec<Tell> {
 
 #[test]
 fn messages_of_every_release_are_readable() {
-    let all = asks().iter().map(Ask::encode).chain(tells().iter().map(Tell::encode)).collect::<Vec<_>>();
+    let all = asks()
+        .iter()
+        .zip([Some(9 << 32 | 1), None].into_iter().cycle())
+        .map(|(ask, to)| ask.encode(to))
+        .chain(tells().iter().map(Tell::encode))
+        .collect::<Vec<_>>();
     let joined: Vec<u8> = all.iter().flat_map(|one| [&(one.len() as u32).to_be_bytes()[..], one].concat()).collect();
     crate::kv::fixture("messages_v1", &joined);
     for ask in asks() {
-        assert_eq!(Ask::decode(&ask.encode()).unwrap().encode(), ask.encode());
+        let (to, again) = Ask::decode(&ask.encode(Some(7))).unwrap();
+        assert_eq!(again.encode(to), ask.encode(Some(7)));
     }
     for tell in tells() {
         assert_eq!(Tell::decode(&tell.encode()).unwrap().encode(), tell.encode());
@@ -81,12 +87,12 @@ fn messages_of_every_release_are_readable() {
 
 #[test]
 fn damaged_messages_are_refused() {
-    for bytes in asks().iter().map(Ask::encode) {
+    for bytes in asks().iter().zip([Some(9 << 32 | 1), None].into_iter().cycle()).map(|(ask, to)| ask.encode(to)) {
         for len in 0..bytes.len() {
             assert!(Ask::decode(&bytes[..len]).is_err());
         }
         assert!(Ask::decode(&[&bytes[..], &[0]].concat()).is_err());
-        assert!(Tell::decode(&[&bytes[..2], &[200]].concat()).is_err());
+        assert!(Tell::decode(&[&[0, 1], &[200][..]].concat()).is_err());
     }
     for bytes in tells().iter().map(Tell::encode) {
         for len in 0..bytes.len() {
@@ -95,7 +101,7 @@ fn damaged_messages_are_refused() {
     }
     assert!(matches!(Ask::decode(&[0, 2, 5]), Err(crate::base::codec::DecodeError::Version { .. })));
     // A count that the bytes do not bear out: the kind is that of log entries, and four billion of them are claimed.
-    let mut claimed = vec![0, 1, 0];
+    let mut claimed = vec![0, 1, 0, 0];
     claimed.extend([0; 17]);
     claimed.extend([0, 0]);
     claimed.extend([0xff; 4]);
@@ -109,8 +115,8 @@ fn entries_that_do_not_follow_one_another_are_refused() {
         let entries = indexes.iter().map(|index| entry(*index)).collect();
         Ask::Append(AppendEntriesRequest { vote: Vote::new(1, 1), prev_log_id: None, entries, leader_commit: None })
     };
-    assert!(Ask::decode(&ask(&[4, 5, 6]).encode()).is_ok());
+    assert!(Ask::decode(&ask(&[4, 5, 6]).encode(None)).is_ok());
     for wrong in [&[4, 6][..], &[4, 4], &[5, 4], &[u64::MAX, 0]] {
-        assert!(Ask::decode(&ask(wrong).encode()).is_err(), "{wrong:?}");
+        assert!(Ask::decode(&ask(wrong).encode(None)).is_err(), "{wrong:?}");
     }
 }
