@@ -2,12 +2,15 @@
 
 use bytes::Bytes;
 
+use crate::base::Offset;
+
 use super::header::{Header, HeaderError, TRANSACTIONAL_BIT};
 use super::records::walk_uncompressed;
 use super::stored::StoredBatch;
 use super::{Compression, HEADER_BYTES};
 
-/// Where magic and the low byte of the attributes stand in a batch.
+/// Where the length, magic and the low byte of the attributes stand in a batch.
+const LENGTH_AT: usize = 8;
 const MAGIC_AT: usize = 16;
 const ATTRIBUTES_AT: usize = 22;
 
@@ -34,6 +37,8 @@ pub enum CheckError {
     Count { count: i32, offsets: i64 },
     #[error("base sequence {0} of an idempotent producer is negative")]
     Sequence(i32),
+    #[error("base offset {0} is not 0, from which a producer counts")]
+    BaseOffset(i64),
     #[error("producer epoch {0} is negative")]
     ProducerEpoch(i16),
     #[error("compression codec {0} does not exist")]
@@ -45,8 +50,8 @@ pub enum CheckError {
 /// Below this a length is no length of any format: a smaller one is damage, not a part of something.
 const LENGTH_MIN: i32 = 14;
 
-/// Checks what a Produce request carries for one partition: exactly one whole batch of magic 2 (a torn tail behind
-/// it is ignored, as Kafka does), its CRC and its header. Uncompressed records are walked to their last header;
+/// Checks what a Produce request carries for one partition: exactly one whole batch of magic 2 (the beginning of another
+/// one behind it is ignored, as Kafka does; what cannot be a beginning is damage), its CRC and its header. Uncompressed records are walked to their last header;
 /// compressed ones are not opened.
 pub fn check_produced(records: Bytes) -> Result<(Header, StoredBatch), CheckError> {
     if records.is_empty() {
@@ -58,9 +63,7 @@ pub fn check_produced(records: Bytes) -> Result<(Header, StoredBatch), CheckErro
         HeaderError::Magic(m @ (0 | 1)) => CheckError::OldMagic(m),
         HeaderError::Magic(m) => CheckError::UnknownMagic(m),
     })?;
-    if Header::parse(&records[header.total_bytes()..]).is_ok() {
-        return Err(CheckError::MoreThanOne);
-    }
+    check_tail(&records[header.total_bytes()..])?;
     let batch = StoredBatch::from_contiguous(records).map_err(|_| CheckError::Incomplete)?;
     if !batch.crc_matches() {
         return Err(CheckError::Crc);
@@ -70,6 +73,21 @@ pub fn check_produced(records: Bytes) -> Result<(Header, StoredBatch), CheckErro
         walk_uncompressed(batch.records(), header.record_count).map_err(CheckError::Records)?;
     }
     Ok((header, batch))
+}
+
+/// What stands behind the one batch of a record set.
+fn check_tail(tail: &[u8]) -> Result<(), CheckError> {
+    let length = tail.get(LENGTH_AT..LENGTH_AT + 4).and_then(|bytes| bytes.try_into().ok()).map(i32::from_be_bytes);
+    match length {
+        Some(length) if length < LENGTH_MIN => return Err(CheckError::Length(length)),
+        Some(_) => {}
+        None => return Ok(()),
+    }
+    match tail.get(MAGIC_AT) {
+        Some(magic @ 3..) => Err(CheckError::UnknownMagic(*magic as i8)),
+        _ if Header::parse(tail).is_ok() => Err(CheckError::MoreThanOne),
+        _ => Ok(()),
+    }
 }
 
 /// Whether a produced record set begins with a batch that says it is transactional: two bytes are looked at, for the
@@ -86,6 +104,9 @@ fn check_fields(header: &Header) -> Result<(), CheckError> {
     let offsets = header.last_offset_delta as i64 + 1;
     if header.record_count <= 0 || header.record_count as i64 != offsets {
         return Err(CheckError::Count { count: header.record_count, offsets });
+    }
+    if header.base_offset != Offset::ZERO {
+        return Err(CheckError::BaseOffset(header.base_offset.0));
     }
     if header.has_producer() {
         if header.base_sequence < 0 {
@@ -142,6 +163,11 @@ mod tests {
         assert_eq!(check_produced(Bytes::new()), Err(CheckError::Empty));
         assert_eq!(check_produced(good.slice(..good.len() - 1)), Err(CheckError::Incomplete));
         assert_eq!(check_produced(Bytes::from([&good[..], &good[..]].concat())), Err(CheckError::MoreThanOne));
+        let zeros = Bytes::from([&good[..], &[0; 30]].concat());
+        assert_eq!(check_produced(zeros), Err(CheckError::Length(0)));
+        let odd = [&good[..16], &[9], &good[17..40]].concat();
+        assert_eq!(check_produced(Bytes::from([&good[..], &odd].concat())), Err(CheckError::UnknownMagic(9)));
+        assert_eq!(check_produced(changed(0, &7i64.to_be_bytes())), Err(CheckError::BaseOffset(7)));
         assert_eq!(check_produced(changed(16, &[1])), Err(CheckError::OldMagic(1)));
         assert_eq!(check_produced(changed(16, &[3])), Err(CheckError::UnknownMagic(3)));
         assert_eq!(check_produced(changed(17, &[0, 0, 0, 0])), Err(CheckError::Crc));

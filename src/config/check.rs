@@ -353,12 +353,30 @@ fn kafka(options: &Options, refuse: &Refuse) -> Result<BTreeMap<String, String>,
             format!("a largest batch must fit in a request: set less than socket.request.max.bytes, {request}");
         return Err(refuse.key("kafka.message.max.bytes", batch, remedy));
     }
+    within_bounds(&number, refuse)?;
     if batch > options.wal.queue_bytes {
         let remedy =
             format!("a largest batch must fit in the queue: set at most wal.queue_bytes, {}", options.wal.queue_bytes);
         return Err(refuse.key("kafka.message.max.bytes", batch, remedy));
     }
     Ok(kafka)
+}
+
+/// What members of consumer groups are told lies within what they may be told, as Kafka demands at its start.
+fn within_bounds(number: &dyn Fn(&str) -> u64, refuse: &Refuse) -> Result<(), ConfigError> {
+    for what in ["session.timeout.ms", "heartbeat.interval.ms"] {
+        let name = |bound: &str| format!("group.consumer.{bound}{what}");
+        let value = number(&name(""));
+        for (bound, holds, word) in
+            [("min.", value >= number(&name("min.")), "at least"), ("max.", value <= number(&name("max.")), "at most")]
+        {
+            if !holds {
+                let remedy = format!("set {word} {}, {}", name(bound), number(&name(bound)));
+                return Err(refuse.key(&format!("kafka.{}", name("")), value, remedy));
+            }
+        }
+    }
+    Ok(())
 }
 
 const _: () = assert!(limits::BATCH_BYTES_MAX as u64 <= 64 * MIB, "the default of wal.queue_bytes holds any batch");

@@ -2,7 +2,10 @@
 
 use crate::base::limits;
 
-use super::check::{dedupe_buffer, load_factor, per_ip_overrides, principal_rules, principals};
+use super::check::{
+    assignors, dedupe_buffer, load_factor, migration_policy, offered_protocols, per_ip_overrides, principal_rules,
+    principals,
+};
 use super::topic_table::{ANY_LONG, UNSIGNED_LONG};
 use super::{Effect, Kind, Setting};
 
@@ -262,7 +265,8 @@ pub(super) const COORDINATORS: &[Setting] = &[
         "classic,consumer,streams",
         "Group protocols that are offered.",
     )
-    .without_effect(ALL_PROTOCOLS),
+    .without_effect(ALL_PROTOCOLS)
+    .rule(offered_protocols),
     broker(
         "group.consumer.session.timeout.ms",
         POSITIVE_INT,
@@ -295,13 +299,15 @@ pub(super) const COORDINATORS: &[Setting] = &[
         "Longest heartbeat interval of a consumer group.",
     ),
     broker("group.consumer.max.size", POSITIVE_INT, "2147483647", "Most members of a consumer group."),
-    broker("group.consumer.assignors", LIST, "uniform,range", "Assignors of consumer groups, the default first."),
+    broker("group.consumer.assignors", LIST, "uniform,range", "Assignors of consumer groups, the default first.")
+        .rule(assignors),
     broker(
         "group.consumer.migration.policy",
         TEXT,
         "bidirectional",
         "Which group protocols may turn into one another.",
-    ),
+    )
+    .rule(migration_policy),
     broker(
         "group.consumer.assignment.interval.ms",
         UNSIGNED_INT,
@@ -357,7 +363,7 @@ pub(super) const COORDINATORS: &[Setting] = &[
         "false",
         "Whether transactions without a timeout are allowed.",
     )
-    .without_effect(NO_TWO_PHASE),
+    .unsupported(&[("true", NO_TWO_PHASE)]),
     broker(
         "transaction.partition.verification.enable",
         Kind::Boolean,

@@ -206,7 +206,34 @@ pub(super) fn load_factor(value: &str) -> Result<(), String> {
     }
 }
 
-/// One element of it.
+/// The rule of `group.consumer.assignors`: those that come with Kafka; no others can be loaded.
+pub(super) fn assignors(value: &str) -> Result<(), String> {
+    match elements(value).into_iter().find(|name| !["uniform", "range"].contains(name)) {
+        None => Ok(()),
+        Some("") => Err("at least one assignor has to be named: uniform, range, or both".to_owned()),
+        Some(name) => Err(format!("there is no assignor {name}: name uniform, range, or both")),
+    }
+}
+
+/// The rule of `group.consumer.migration.policy`, whose names ignore case.
+pub(super) fn migration_policy(value: &str) -> Result<(), String> {
+    let names = ["bidirectional", "upgrade", "downgrade", "disabled"];
+    match names.iter().any(|name| name.eq_ignore_ascii_case(value)) {
+        true => Ok(()),
+        false => Err(format!("String must be one of (case insensitive): {}", names.join(", ").to_ascii_uppercase())),
+    }
+}
+
+/// The rule of `group.coordinator.rebalance.protocols`: a value that would switch off what is always on is refused.
+pub(super) fn offered_protocols(value: &str) -> Result<(), String> {
+    let named = elements(value);
+    match ["classic", "consumer"].iter().all(|name| named.contains(name)) {
+        true => Ok(()),
+        false => Err("classic and consumer groups are always offered: name both".to_owned()),
+    }
+}
+
+/// One element of `max.connections.per.ip.overrides`.
 pub(super) fn ip_override(element: &str) -> Option<(IpAddr, usize)> {
     let count = Kind::Int { min: 0, max: i32::MAX };
     // The last colon: an IPv6 address has its own.

@@ -35,5 +35,6 @@ s/^(1 )(127\.0\.0\.1|localhost) [0-9]+ /\1HOST PORT /
 # A consumer that was given a topic before its metadata told the name of it says so; which comes first is chance.
 /"name":"partitions_assigned","partitions":\[\]/d
 # How a call that nobody answers runs out of time, and what a producer tries again by itself, is chance too.
+s/(on leader: )(Timed out waiting for a node assignment\. Call: describeProducers|Call\(callName=describeProducers).*/\1describeProducers/
 s/(TimeoutException: )(Call\(callName=deleteRecords|Timed out waiting for a node assignment\. Call: deleteRecords).*/\1deleteRecords/
 /Got error produce response .*, retrying \([0-9]+ attempts left\)\. Error: (CONCURRENT_TRANSACTIONS|OUT_OF_ORDER_SEQUENCE_NUMBER) /d

@@ -1,5 +1,6 @@
 //! Heartbeat (key 12).
 
+use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::{HeartbeatRequest, HeartbeatResponse};
 
 use crate::group::{self, Heartbeat};
@@ -26,9 +27,26 @@ impl Handlers {
         response.error_code = match outcome {
             Ok(group::Reply::Heartbeat(answer)) => code(answer.err()),
             Ok(_) => UNEXPECTED,
-            Err(code) => code,
+            Err(code) => while_loading(code),
         };
         self.count_code(&request, response.error_code);
         Reply::encode(request.to, &response)
+    }
+}
+
+/// A coordinator that is still loading cannot know the member, and believes it: as in Kafka a heartbeat is answered with
+/// success then. Clients take the error that all other requests get for the end of their membership.
+fn while_loading(code: i16) -> i16 {
+    if code == ResponseError::CoordinatorLoadInProgress.code() { 0 } else { code }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_heartbeat_outlives_the_loading_of_its_coordinator() {
+        assert_eq!(while_loading(14), 0);
+        assert_eq!(while_loading(16), 16, "somebody else coordinates");
     }
 }

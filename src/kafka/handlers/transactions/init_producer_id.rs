@@ -3,6 +3,7 @@
 use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::{InitProducerIdRequest, InitProducerIdResponse, ProducerId};
 
+use crate::broker::BrokerSettings;
 use crate::kafka::handlers::{Handlers, errors};
 use crate::kafka::{Reply, Request};
 use crate::security::{Operation, Resource};
@@ -20,6 +21,7 @@ impl Handlers {
         let outcome = match &body.transactional_id {
             // One without the other is nobody's, with a transaction or without.
             _ if known != (body.producer_epoch != -1) => Err(ResponseError::InvalidRequest.code()),
+            Some(id) if id.is_empty() => Err(ResponseError::InvalidRequest.code()),
             Some(id) => self.init_transactional(&request, id, &body).await,
             None => self.init_idempotent(&request).await,
         };
@@ -52,6 +54,11 @@ impl Handlers {
         body: &InitProducerIdRequest,
     ) -> Result<Producer, i16> {
         let permit = self.transaction_permit(request, Operation::Write, id)?;
+        // Before anybody is asked who coordinates: that answer would hide this one.
+        let max_ms = self.broker.with_layers(|layers| BrokerSettings::long(layers, "transaction.max.timeout.ms"));
+        if !(1..=max_ms).contains(&i64::from(body.transaction_timeout_ms)) {
+            return Err(ResponseError::InvalidTransactionTimeout.code());
+        }
         let known = body.producer_id.0 != -1;
         let ask = transaction::Request::InitProducerId {
             transactional_id: id.to_owned(),
