@@ -9,7 +9,8 @@ use crate::base::{
     WalIncarnation,
 };
 use crate::metadata::command::{
-    Command, ConfigChange, ConfigResource, MergeInput, MergeOutput, QuotaChange, QuotaEntity, QuotaName, Range, Replica,
+    Command, ConfigChange, ConfigResource, Holder, MergeInput, MergeOutput, QuotaChange, QuotaEntity, QuotaName, Range,
+    Replica,
 };
 use crate::metadata::image::Image;
 use crate::metadata::index::{IndexOp, IndexView, MemoryIndex, ObjectEntry, ObjectState, RangeEntry};
@@ -41,14 +42,11 @@ fn next_command(image: &Image, index: &MemoryIndex, c: &mut Choices<'_>, now_ms:
         _ => BrokerEpoch(c.below(4) as i64),
     };
     let partitions: Vec<PartitionId> = all_partitions(image);
-    match c.below(24) {
+    match c.below(25) {
         0 => Command::InitCluster { cluster: ClusterId([1; 16]), generation: 1 },
         1 | 2 => register(image, node, c, now_ms),
         3 | 4 => open_ledger(image, node, epoch, c),
-        5 => {
-            let ledger = LedgerId(c.below(image.next_ledger + 1));
-            Command::SealLedger { ledger, end: EntryId(c.below(60)) }
-        }
+        5 => close_ledger(image, node, epoch, c),
         6 => create_topic(c, now_ms),
         7 => Command::DeleteTopic { id: TopicId([1 + c.below(6) as u8; 16]), now_ms },
         8 => {
@@ -73,6 +71,7 @@ fn next_command(image: &Image, index: &MemoryIndex, c: &mut Choices<'_>, now_ms:
             let changes = c.of(&partitions).into_iter().map(|id| (id, Offset(c.below(80) as i64)));
             Command::AdvanceLogStart { changes: changes.collect(), now_ms }
         }
+        23 => close_ledger(image, node, epoch, c),
         _ => Command::PurgeRanges { now_ms },
     }
 }
@@ -91,6 +90,21 @@ fn open_ledger(image: &Image, node: NodeId, epoch: BrokerEpoch, c: &mut Choices<
     let open = image.ledgers.iter().find(|(_, ledger)| ledger.node == node && ledger.end.is_none());
     let close = open.filter(|_| !c.one_in(4)).map(|(id, ledger)| (*id, EntryId(ledger.uploaded.0 + c.below(4))));
     Command::OpenLedger { node, epoch, replicas: vec![Replica { node, incarnation }], write_quorum: 1, close }
+}
+
+fn close_ledger(image: &Image, node: NodeId, epoch: BrokerEpoch, c: &mut Choices<'_>) -> Command {
+    let ledger = LedgerId(c.below(image.next_ledger + 1));
+    let end = EntryId(c.below(60));
+    let replica = Replica { node, incarnation: WalIncarnation([c.below(3) as u8; 16]) };
+    match c.below(6) {
+        0 | 1 => Command::FenceBroker { node, epoch },
+        2 | 3 => {
+            let holders = vec![Holder { replica, from: EntryId(c.below(3)) }; c.below(3) as usize];
+            Command::RecoverLedger { ledger, end, holders, uploader: NodeId(c.below(3) as i32) }
+        }
+        4 => Command::NameUploader { ledger, node, epoch },
+        _ => Command::SealLedger { ledger, end },
+    }
 }
 
 fn create_topic(c: &mut Choices<'_>, now_ms: i64) -> Command {
@@ -330,7 +344,7 @@ fn most_kinds_of_command_succeed_in_a_random_life() {
             *accepted.entry(command.encode()[2..4].to_vec()).or_default() += 1;
         }
     }
-    assert_eq!(accepted.len(), 19, "{accepted:?}");
+    assert_eq!(accepted.len(), 22, "{accepted:?}");
     assert!(accepted.values().all(|count| *count >= 3), "{accepted:?}");
     assert_eq!(Image::decode(&image.encode()), Ok(image));
 }
@@ -371,7 +385,7 @@ proptest! {
         };
         let commands = samples::commands();
         let bytes = damage(&commands[which.index(commands.len())].1.encode(), &hits);
-        let image_bytes = damage(&samples::image().encode(), &image_hits);
+        let image_bytes = damage(&samples::image_recovered().encode(), &image_hits);
         let image = Image::decode(&image_bytes);
         if let Ok(image) = &image {
             prop_assert_eq!(&image.encode()[..], &image_bytes[..]);
@@ -386,7 +400,7 @@ proptest! {
     }
 
     #[test]
-    fn random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), kind in 0u8..26) {
+    fn random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), kind in 0u8..48) {
         let mut framed = vec![0, 1, 0, kind];
         framed.extend_from_slice(&bytes);
         for bytes in [&bytes, &framed] {
