@@ -3,7 +3,8 @@
 //! Three roles. The [`Writer`] gives entries their place, sends them to the replicas and says what is durable. A
 //! [`Replica`] takes entries in sequence and can be sealed. A [`Recovery`] finds the end of a ledger whose writer is
 //! fenced. Nothing here does I/O, reads a clock or draws a random number, and nothing panics whatever a peer says: drivers
-//! carry the actions out and bring back what came of them.
+//! carry the actions out and bring back what came of them. So the same code runs in a broker, in transcripts, and under a
+//! model that explores every interleaving within its bounds (`model`).
 //!
 //! What the roles rely on, for a ledger with `n` replicas and write quorum `w`:
 //!
@@ -24,6 +25,8 @@ mod recovery;
 mod replica;
 mod writer;
 
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod transcript_tests;
 
