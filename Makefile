@@ -38,6 +38,7 @@ test: setup
 
 ## test-long: the long runs, resumable: each run adds to what earlier ones have shown
 test-long: setup
+	$(TESTS) --lib -- --ignored --nocapture larger_bounds
 	$(TESTS) --test it -- --ignored --nocapture --test-threads 1
 
 ## test-clients: real clients, the stock Kafka tools, and programs in other languages against dist/casemate

@@ -95,6 +95,8 @@ fn the_end_of_a_sealed_ledger_covers_what_was_announced(bench: &mut dyn Bench) {
         write_quorum: 1,
         end: None,
         uploaded: EntryId(0),
+        uploader: None,
+        holders: Vec::new(),
     };
     let end = seal_ledger(open, &recorded, &[bench.replica()]).expect("one answer is enough");
     assert_eq!(end, EntryId(9));

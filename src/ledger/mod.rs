@@ -6,6 +6,7 @@
 //!
 //! With one node the replica set has one member, and everything goes the same way.
 
+pub mod core;
 mod recovery;
 mod replica;
 mod writer;

@@ -43,6 +43,26 @@ pub enum Command {
         ledger: LedgerId,
         end: EntryId,
     },
+    /// The broker is taken for dead, or is to stop: from now on this epoch changes nothing, so its ledgers can be recovered.
+    /// The process has to register again. For an epoch that is fenced already it is success.
+    FenceBroker {
+        node: NodeId,
+        epoch: BrokerEpoch,
+    },
+    /// Sets the end (exclusive) of a ledger whose writer is fenced, once, as a recoverer has found it; the same end again is
+    /// success and changes nothing. `uploader` uploads it from now on.
+    RecoverLedger {
+        ledger: LedgerId,
+        end: EntryId,
+        holders: Vec<Holder>,
+        uploader: NodeId,
+    },
+    /// This broker uploads the ledger, which has an end, from now on.
+    NameUploader {
+        ledger: LedgerId,
+        node: NodeId,
+        epoch: BrokerEpoch,
+    },
     /// `partitions` names the leader of each partition; `configs` are stored as given.
     CreateTopic {
         id: TopicId,
@@ -192,10 +212,17 @@ pub struct Endpoint {
 }
 
 /// A copy of a ledger: a node together with the WAL that it had when the ledger was opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Replica {
     pub node: NodeId,
     pub incarnation: WalIncarnation,
+}
+
+/// A WAL that has every entry of a ledger from `from` up to its end, but for what is uploaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Holder {
+    pub replica: Replica,
+    pub from: EntryId,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -13,8 +13,8 @@ use crate::base::{
 };
 
 use super::command::{
-    Command, ConfigChange, ConfigResource, Endpoint, MergeInput, MergeOutput, QuotaChange, QuotaEntity, QuotaName,
-    Range, Replica,
+    Command, ConfigChange, ConfigResource, Endpoint, Holder, MergeInput, MergeOutput, QuotaChange, QuotaEntity,
+    QuotaName, Range, Replica,
 };
 use super::node_codec;
 
@@ -42,6 +42,9 @@ mod kind {
     pub const COMMIT_COMPACTION: u16 = 22;
     pub const ALTER_CLIENT_QUOTAS: u16 = 20;
     pub const ALTER_EXPECTED_CONFIGS: u16 = 21;
+    pub const FENCE_BROKER: u16 = 40;
+    pub const RECOVER_LEDGER: u16 = 41;
+    pub const NAME_UPLOADER: u16 = 42;
 }
 
 impl Command {
@@ -56,6 +59,9 @@ impl Command {
             | Command::OpenLedger { .. }
             | Command::SealLedger { .. }
             | Command::AllocateProducerIds { .. } => encode_cluster(&mut w, self),
+            Command::FenceBroker { .. } | Command::RecoverLedger { .. } | Command::NameUploader { .. } => {
+                encode_failover(&mut w, self);
+            }
             Command::CreateTopic { .. }
             | Command::DeleteTopic { .. }
             | Command::CreatePartitions { .. }
@@ -88,6 +94,7 @@ impl Command {
         }
         let command = match r.u16()? {
             k @ (kind::INIT_CLUSTER..=kind::SEAL_LEDGER | kind::ALLOCATE_PRODUCER_IDS) => decode_cluster(k, &mut r)?,
+            k @ kind::FENCE_BROKER..=kind::NAME_UPLOADER => decode_failover(k, &mut r)?,
             k @ kind::CREATE_TOPIC..=kind::ALTER_CONFIGS => decode_topic(k, &mut r)?,
             k @ (kind::ALTER_CLIENT_QUOTAS | kind::ALTER_EXPECTED_CONFIGS) => decode_settings(k, &mut r)?,
             k => match node_codec::decode(k, &mut r)? {
@@ -153,6 +160,40 @@ fn decode_cluster(kind: u16, r: &mut Reader<'_>) -> Result<Command, DecodeError>
         kind::SEAL_LEDGER => Command::SealLedger { ledger: LedgerId(r.u64()?), end: EntryId(r.u64()?) },
         kind::ALLOCATE_PRODUCER_IDS => {
             Command::AllocateProducerIds { node: NodeId(r.i32()?), epoch: BrokerEpoch(r.i64()?), count: r.u32()? }
+        }
+        other => return Err(unknown_kind(other)),
+    })
+}
+
+/// What follows the loss of a broker.
+fn encode_failover(w: &mut Writer, command: &Command) {
+    match command {
+        Command::FenceBroker { node, epoch } => {
+            w.u16(kind::FENCE_BROKER).i32(node.0).i64(epoch.0);
+        }
+        Command::RecoverLedger { ledger, end, holders, uploader } => {
+            w.u16(kind::RECOVER_LEDGER).u64(ledger.0).u64(end.0);
+            put_holders(w, holders);
+            w.i32(uploader.0);
+        }
+        Command::NameUploader { ledger, node, epoch } => {
+            w.u16(kind::NAME_UPLOADER).u64(ledger.0).i32(node.0).i64(epoch.0);
+        }
+        _ => {}
+    }
+}
+
+fn decode_failover(kind: u16, r: &mut Reader<'_>) -> Result<Command, DecodeError> {
+    Ok(match kind {
+        kind::FENCE_BROKER => Command::FenceBroker { node: NodeId(r.i32()?), epoch: BrokerEpoch(r.i64()?) },
+        kind::RECOVER_LEDGER => Command::RecoverLedger {
+            ledger: LedgerId(r.u64()?),
+            end: EntryId(r.u64()?),
+            holders: get_holders(r)?,
+            uploader: NodeId(r.i32()?),
+        },
+        kind::NAME_UPLOADER => {
+            Command::NameUploader { ledger: LedgerId(r.u64()?), node: NodeId(r.i32()?), epoch: BrokerEpoch(r.i64()?) }
         }
         other => return Err(unknown_kind(other)),
     })
@@ -371,6 +412,20 @@ pub(super) fn put_replicas(w: &mut Writer, replicas: &[Replica]) {
 
 pub(super) fn get_replicas(r: &mut Reader<'_>) -> Result<Vec<Replica>, DecodeError> {
     list(r, 20, |r| Ok(Replica { node: NodeId(r.i32()?), incarnation: WalIncarnation(r.array()?) }))
+}
+
+pub(super) fn put_holders(w: &mut Writer, holders: &[Holder]) {
+    w.count(holders.len());
+    for holder in holders {
+        w.i32(holder.replica.node.0).raw(&holder.replica.incarnation.0).u64(holder.from.0);
+    }
+}
+
+pub(super) fn get_holders(r: &mut Reader<'_>) -> Result<Vec<Holder>, DecodeError> {
+    list(r, 28, |r| {
+        let replica = Replica { node: NodeId(r.i32()?), incarnation: WalIncarnation(r.array()?) };
+        Ok(Holder { replica, from: EntryId(r.u64()?) })
+    })
 }
 
 fn put_nodes(w: &mut Writer, nodes: &[NodeId]) {

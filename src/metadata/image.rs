@@ -11,7 +11,7 @@ use crate::base::{
     BrokerEpoch, ClusterId, EntryId, LeaderEpoch, LedgerId, NodeId, Offset, PartitionId, TopicId, WalIncarnation,
 };
 
-use super::command::{Endpoint, QuotaEntity, Replica};
+use super::command::{Endpoint, Holder, QuotaEntity, Replica};
 use super::node::Node;
 
 /// Settings of resources that have a name and nothing else, by name; none is empty.
@@ -63,11 +63,13 @@ pub struct Broker {
     pub version: String,
     /// Unix ms.
     pub registered_ms: i64,
+    /// The epoch counts no more; the node has to register again.
+    pub fenced: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ledger {
-    /// The writer, and the one that uploads the ledger.
+    /// The writer.
     pub node: NodeId,
     pub epoch: BrokerEpoch,
     pub replicas: Vec<Replica>,
@@ -76,6 +78,10 @@ pub struct Ledger {
     pub end: Option<EntryId>,
     /// Entries below are in object storage.
     pub uploaded: EntryId,
+    /// Who uploads it, when that is not its writer.
+    pub uploader: Option<NodeId>,
+    /// Of a ledger that was recovered: who has its end. The replicas have what they had synced.
+    pub holders: Vec<Holder>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -136,6 +142,11 @@ impl Default for Image {
 }
 
 impl Ledger {
+    /// The node that uploads the ledger.
+    pub fn uploader(&self) -> NodeId {
+        self.uploader.unwrap_or(self.node)
+    }
+
     /// Nothing is missing from object storage and nothing can be added.
     pub fn is_finished(&self) -> bool {
         self.end.is_some_and(|end| self.uploaded >= end)
@@ -163,6 +174,11 @@ impl Image {
 
     pub fn partition(&self, id: PartitionId) -> Option<&Arc<Partition>> {
         self.topics.get(&id.topic)?.partitions.get(usize::try_from(id.index).ok()?)
+    }
+
+    /// Whether the process that wrote the ledger can change nothing any more: it was fenced, or another has registered.
+    pub fn is_writer_fenced(&self, ledger: &Ledger) -> bool {
+        self.brokers.get(&ledger.node).is_none_or(|broker| broker.fenced || broker.epoch != ledger.epoch)
     }
 
     /// Whether the WAL must keep this entry: it may hold records that are nowhere else. Entries at or beyond a

@@ -19,8 +19,8 @@ use crate::base::{
 };
 
 use super::command_codec::{
-    get_endpoints, get_epochs, get_number, get_partition, get_quota_entity, get_replicas, list, put_endpoints,
-    put_epochs, put_partition, put_quota_entity, put_replicas,
+    get_endpoints, get_epochs, get_holders, get_number, get_partition, get_quota_entity, get_replicas, list,
+    put_endpoints, put_epochs, put_holders, put_partition, put_quota_entity, put_replicas,
 };
 use super::image::{Broker, ClientQuotas, Image, Ledger, NamedConfigs, Partition, Topic};
 use super::node_codec;
@@ -38,6 +38,10 @@ mod section {
     /// How far each partition is compact, of those of which anything is.
     pub const CLEANED_ENDS: u16 = 4;
     pub const NODES: u16 = 8;
+    /// The brokers that are fenced.
+    pub const FENCED_BROKERS: u16 = 16;
+    /// Ledgers that another node uploads than their writer, or that were recovered.
+    pub const RECOVERED_LEDGERS: u16 = 17;
 }
 
 impl Image {
@@ -97,6 +101,8 @@ impl Image {
         }
         sections.extend(encode_cleaned(&self.topics).map(|bytes| (section::CLEANED_ENDS, bytes)));
         sections.extend(node_codec::encode_section(self).map(|bytes| (section::NODES, bytes)));
+        sections.extend(encode_fenced(&self.brokers).map(|bytes| (section::FENCED_BROKERS, bytes)));
+        sections.extend(encode_recovered(&self.ledgers).map(|bytes| (section::RECOVERED_LEDGERS, bytes)));
         sections
     }
 
@@ -107,6 +113,8 @@ impl Image {
             section::CLIENT_METRICS => self.client_metrics = get_named(r)?,
             section::CLEANED_ENDS => get_cleaned(r, Arc::make_mut(&mut self.topics))?,
             section::NODES => node_codec::decode_section(r, self)?,
+            section::FENCED_BROKERS => get_fenced(r, &mut self.brokers)?,
+            section::RECOVERED_LEDGERS => get_recovered(r, &mut self.ledgers)?,
             other => return Err(DecodeError::Invalid { field: "section of the image", value: other as u64 }),
         }
         Ok(())
@@ -214,6 +222,66 @@ fn get_cleaned(r: &mut Reader<'_>, topics: &mut BTreeMap<TopicId, Arc<Topic>>) -
     Ok(())
 }
 
+fn encode_fenced(brokers: &BTreeMap<NodeId, Broker>) -> Option<Bytes> {
+    let fenced: Vec<NodeId> = brokers.iter().filter(|(_, broker)| broker.fenced).map(|(node, _)| *node).collect();
+    if fenced.is_empty() {
+        return None;
+    }
+    let mut w = Writer::new();
+    w.count(fenced.len());
+    for node in fenced {
+        w.i32(node.0);
+    }
+    Some(w.finish())
+}
+
+fn get_fenced(r: &mut Reader<'_>, brokers: &mut BTreeMap<NodeId, Broker>) -> Result<(), DecodeError> {
+    let fenced = not_empty("fenced brokers", map(r, "fenced brokers", 4, |r| Ok((NodeId(r.i32()?), ())))?)?;
+    for node in fenced.into_keys() {
+        let missing = DecodeError::Invalid { field: "fenced broker", value: u64::from(node.0.unsigned_abs()) };
+        brokers.get_mut(&node).ok_or(missing)?.fenced = true;
+    }
+    Ok(())
+}
+
+fn encode_recovered(ledgers: &BTreeMap<LedgerId, Ledger>) -> Option<Bytes> {
+    let is_plain = |ledger: &Ledger| ledger.uploader.is_none() && ledger.holders.is_empty();
+    let recovered: Vec<_> = ledgers.iter().filter(|(_, ledger)| !is_plain(ledger)).collect();
+    if recovered.is_empty() {
+        return None;
+    }
+    let mut w = Writer::new();
+    w.count(recovered.len());
+    for (id, ledger) in recovered {
+        w.u64(id.0).bool(ledger.uploader.is_some());
+        if let Some(node) = ledger.uploader {
+            w.i32(node.0);
+        }
+        put_holders(&mut w, &ledger.holders);
+    }
+    Some(w.finish())
+}
+
+fn get_recovered(r: &mut Reader<'_>, ledgers: &mut BTreeMap<LedgerId, Ledger>) -> Result<(), DecodeError> {
+    let recovered = map(r, "recovered ledgers", 13, |r| {
+        let id = LedgerId(r.u64()?);
+        let uploader = match r.bool("uploader")? {
+            true => Some(NodeId(r.i32()?)),
+            false => None,
+        };
+        Ok((id, (uploader, get_holders(r)?)))
+    })?;
+    for (id, (uploader, holders)) in not_empty("recovered ledgers", recovered)? {
+        let invalid = DecodeError::Invalid { field: "recovered ledger", value: id.0 };
+        if uploader.is_none() && holders.is_empty() {
+            return Err(invalid);
+        }
+        let ledger = ledgers.get_mut(&id).ok_or(invalid)?;
+        (ledger.uploader, ledger.holders) = (uploader, holders);
+    }
+    Ok(())
+}
+
 fn encode_quotas(quotas: &ClientQuotas) -> Bytes {
     let mut w = Writer::new();
     w.count(quotas.len());
@@ -301,6 +369,7 @@ fn get_broker(r: &mut Reader<'_>) -> Result<Broker, DecodeError> {
         endpoints: get_endpoints(r)?,
         version: r.string("version")?,
         registered_ms: r.i64()?,
+        fenced: false,
     })
 }
 
@@ -325,6 +394,8 @@ fn get_ledger(r: &mut Reader<'_>) -> Result<Ledger, DecodeError> {
             false => None,
         },
         uploaded: EntryId(r.u64()?),
+        uploader: None,
+        holders: Vec::new(),
     })
 }
 

@@ -27,8 +27,8 @@ mod samples;
 
 pub use apply::apply;
 pub use command::{
-    Command, ConfigChange, ConfigResource, Endpoint, MergeInput, MergeOutput, QuotaChange, QuotaEntity, QuotaName,
-    Range, Replica,
+    Command, ConfigChange, ConfigResource, Endpoint, Holder, MergeInput, MergeOutput, QuotaChange, QuotaEntity,
+    QuotaName, Range, Replica,
 };
 pub use image::{Broker, ClientQuotas, Image, Ledger, NamedConfigs, Partition, Topic};
 pub use index::{IndexOp, IndexView, MemoryIndex, ObjectEntry, ObjectState, RangeEntry};

@@ -40,6 +40,10 @@ pub enum Reject {
     Invalid(String),
     #[error("broker epoch {epoch} of node {node} is not the present one")]
     StaleBrokerEpoch { node: NodeId, epoch: BrokerEpoch },
+    #[error("broker epoch {epoch} of node {node} is fenced: the process has to register again")]
+    Fenced { node: NodeId, epoch: BrokerEpoch },
+    #[error("the process that writes ledger {0} is not fenced")]
+    WriterNotFenced(LedgerId),
     #[error("node {0} is not registered")]
     UnknownBroker(NodeId),
     /// At most [`REJECT_LEDGERS_MAX`] ledgers are named.

@@ -9,8 +9,8 @@ use crate::base::{
 };
 
 use super::command::{
-    Command, ConfigChange, ConfigResource, Endpoint, MergeInput, MergeOutput, QuotaChange, QuotaEntity, QuotaName,
-    Range, Replica,
+    Command, ConfigChange, ConfigResource, Endpoint, Holder, MergeInput, MergeOutput, QuotaChange, QuotaEntity,
+    QuotaName, Range, Replica,
 };
 use super::image::{Broker, Image, Ledger, Partition, Topic};
 use super::index::{ObjectEntry, ObjectState, RangeEntry};
@@ -50,6 +50,10 @@ fn replica() -> Replica {
     Replica { node: NODE, incarnation: WalIncarnation([9; 16]) }
 }
 
+fn holder() -> Holder {
+    Holder { replica: Replica { node: NodeId(8), incarnation: WalIncarnation([6; 16]) }, from: EntryId(3) }
+}
+
 fn config_changes() -> Vec<ConfigChange> {
     let change = |resource, name: &str, value: Option<&str>| ConfigChange {
         resource,
@@ -67,9 +71,20 @@ fn config_changes() -> Vec<ConfigChange> {
 pub fn commands() -> Vec<(&'static str, Command)> {
     let mut all = cluster_commands();
     all.extend(node_commands());
+    all.extend(failover_commands());
     all.extend(settings_commands());
     all.extend(object_commands());
     all
+}
+
+fn failover_commands() -> Vec<(&'static str, Command)> {
+    let (ledger, end, uploader) = (LedgerId(11), EntryId(12), NodeId(8));
+    let holders = vec![holder()];
+    vec![
+        ("fence-broker", Command::FenceBroker { node: NODE, epoch: EPOCH }),
+        ("recover-ledger", Command::RecoverLedger { ledger, end, holders, uploader }),
+        ("name-uploader", Command::NameUploader { ledger, node: NODE, epoch: EPOCH }),
+    ]
 }
 
 fn settings_commands() -> Vec<(&'static str, Command)> {
@@ -267,6 +282,7 @@ pub fn image() -> Image {
         endpoints: endpoints(),
         version: "0.1.0".into(),
         registered_ms: NOW_MS,
+        fenced: false,
     };
     let ledger = Ledger {
         node: NODE,
@@ -275,6 +291,8 @@ pub fn image() -> Image {
         write_quorum: 1,
         end: None,
         uploaded: EntryId(5),
+        uploader: None,
+        holders: Vec::new(),
     };
     let led = Partition {
         leader: NODE,
@@ -343,6 +361,18 @@ pub fn image_cleaned() -> Image {
         for partition in Arc::make_mut(topic).partitions.iter_mut().skip(1) {
             Arc::make_mut(partition).cleaned_end = Offset(60);
         }
+    }
+    image
+}
+
+/// The same, with a fenced broker and a recovered ledger.
+pub fn image_recovered() -> Image {
+    let mut image = image();
+    for broker in image.brokers.values_mut() {
+        broker.fenced = true;
+    }
+    for ledger in image.ledgers.values_mut().take(1) {
+        (ledger.uploader, ledger.holders) = (Some(NodeId(8)), vec![holder()]);
     }
     image
 }

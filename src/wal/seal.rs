@@ -10,7 +10,7 @@ use super::files::is_full;
 use super::state::{Shared, lock, wait};
 
 /// What a sealed ledger holds here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct SealAnswer {
     /// Its last entry, synced; `None` when no entry of it is here (any more: one that is wholly in object storage may
     /// have been trimmed before the process started).

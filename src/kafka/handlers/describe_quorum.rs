@@ -157,6 +157,7 @@ mod tests {
             endpoints: vec![Endpoint { listener: "plaintext".into(), host: "h".into(), port: 9 }],
             version: String::new(),
             registered_ms: 0,
+            fenced: false,
         }
     }
 

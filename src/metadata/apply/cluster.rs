@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use crate::base::{BrokerEpoch, ClusterId, NodeId, ProducerId, TopicId, WalIncarnation};
 use crate::metadata::bounds::{BROKERS_MAX, ENDPOINTS_MAX, NAME_BYTES_MAX, PRODUCER_IDS_MAX};
-use crate::metadata::command::Endpoint;
-use crate::metadata::image::{Broker, Image};
+use crate::metadata::command::{Endpoint, Replica};
+use crate::metadata::image::{Broker, Image, Ledger};
 use crate::metadata::reject::{REJECT_LEDGERS_MAX, Reject, Response};
 
 use super::node::require_joined;
@@ -49,7 +49,7 @@ pub fn register(
         }
         Some(_) => {
             // The new WAL holds nothing of what the old one acknowledged, and an open ledger may hold anything.
-            let held = image.ledgers.iter().filter(|(_, ledger)| ledger.node == node && !ledger.is_finished());
+            let held = image.ledgers.iter().filter(|(_, ledger)| is_last_holder(image, node, ledger));
             let ledgers: Vec<_> = held.map(|(id, _)| *id).take(REJECT_LEDGERS_MAX).collect();
             if !ledgers.is_empty() {
                 return Err(Reject::WalReplaced { node, ledgers });
@@ -62,8 +62,30 @@ pub fn register(
     image.next_broker_epoch = next;
     let endpoints = endpoints.to_vec();
     let version = version.to_owned();
-    image.brokers.insert(node, Broker { epoch, incarnation, boot, endpoints, version, registered_ms: now_ms });
+    let (registered_ms, fenced) = (now_ms, false);
+    image.brokers.insert(node, Broker { epoch, incarnation, boot, endpoints, version, registered_ms, fenced });
     Ok(Response::BrokerEpoch(epoch))
+}
+
+/// From now on nothing that the epoch proposes is accepted, so no ledger of it is opened or closed any more.
+pub fn fence(image: &mut Image, node: NodeId, epoch: BrokerEpoch) -> Result<Response, Reject> {
+    let broker = image.brokers.get_mut(&node).ok_or(Reject::UnknownBroker(node))?;
+    if broker.epoch != epoch {
+        return Err(Reject::StaleBrokerEpoch { node, epoch });
+    }
+    broker.fenced = true;
+    Ok(Response::Ok)
+}
+
+/// Whether something of `ledger` that is not uploaded may be on the registered WAL of `node` alone: no other WAL of the
+/// set, or that holds a copy, is still the registered one of its node.
+fn is_last_holder(image: &Image, node: NodeId, ledger: &Ledger) -> bool {
+    let present = |replica: &Replica| {
+        image.brokers.get(&replica.node).is_some_and(|broker| broker.incarnation == replica.incarnation)
+    };
+    let mut all = ledger.replicas.iter().chain(ledger.holders.iter().map(|holder| &holder.replica));
+    let is_holder = all.clone().any(|replica| replica.node == node && present(replica));
+    !ledger.is_finished() && is_holder && !all.any(|replica| replica.node != node && present(replica))
 }
 
 pub fn allocate_producer_ids(image: &mut Image, count: u32) -> Result<Response, Reject> {

@@ -9,7 +9,8 @@ use crate::base::{
     TopicId, WalIncarnation,
 };
 use crate::metadata::command::{
-    Command, ConfigChange, ConfigResource, MergeInput, MergeOutput, QuotaChange, QuotaEntity, QuotaName, Range, Replica,
+    Command, ConfigChange, ConfigResource, Holder, MergeInput, MergeOutput, QuotaChange, QuotaEntity, QuotaName, Range,
+    Replica,
 };
 use crate::metadata::image::Image;
 use crate::metadata::index::{IndexOp, IndexView, MemoryIndex, ObjectEntry, ObjectState, RangeEntry};
@@ -42,15 +43,12 @@ fn next_command(image: &Image, index: &MemoryIndex, c: &mut Choices<'_>, now_ms:
         _ => BrokerEpoch(c.below(4) as i64),
     };
     let partitions: Vec<PartitionId> = all_partitions(image);
-    match c.below(26) {
+    match c.below(27) {
         0 => Command::InitCluster { cluster: ClusterId([1; 16]), generation: 1 },
         1 | 2 => register(image, node, c, now_ms),
         3 | 4 => open_ledger(image, node, epoch, c),
-        5 => {
-            let ledger = LedgerId(c.below(image.next_ledger + 1));
-            Command::SealLedger { ledger, end: EntryId(c.below(60)) }
-        }
-        6 => create_topic(node, c, now_ms),
+        5 => close_ledger(image, node, epoch, c),
+        6 => create_topic(c, now_ms),
         7 => Command::DeleteTopic { id: TopicId([1 + c.below(6) as u8; 16]), now_ms },
         8 => {
             let id = TopicId([1 + c.below(6) as u8; 16]);
@@ -74,7 +72,8 @@ fn next_command(image: &Image, index: &MemoryIndex, c: &mut Choices<'_>, now_ms:
             let changes = c.of(&partitions).into_iter().map(|id| (id, Offset(c.below(80) as i64)));
             Command::AdvanceLogStart { changes: changes.collect(), now_ms }
         }
-        23 => Command::PurgeRanges { now_ms },
+        23 => close_ledger(image, node, epoch, c),
+        24 => Command::PurgeRanges { now_ms },
         _ => change_node(image, node, c, now_ms),
     }
 }
@@ -122,7 +121,22 @@ fn open_ledger(image: &Image, node: NodeId, epoch: BrokerEpoch, c: &mut Choices<
     Command::OpenLedger { node, epoch, replicas: vec![Replica { node, incarnation }], write_quorum: 1, close }
 }
 
-fn create_topic(node: NodeId, c: &mut Choices<'_>, now_ms: i64) -> Command {
+fn close_ledger(image: &Image, node: NodeId, epoch: BrokerEpoch, c: &mut Choices<'_>) -> Command {
+    let ledger = LedgerId(c.below(image.next_ledger + 1));
+    let end = EntryId(c.below(60));
+    let replica = Replica { node, incarnation: WalIncarnation([c.below(3) as u8; 16]) };
+    match c.below(6) {
+        0 | 1 => Command::FenceBroker { node, epoch },
+        2 | 3 => {
+            let holders = vec![Holder { replica, from: EntryId(c.below(3)) }; c.below(3) as usize];
+            Command::RecoverLedger { ledger, end, holders, uploader: NodeId(c.below(3) as i32) }
+        }
+        4 => Command::NameUploader { ledger, node, epoch },
+        _ => Command::SealLedger { ledger, end },
+    }
+}
+
+fn create_topic(c: &mut Choices<'_>, now_ms: i64) -> Command {
     let names = ["a.b", "a_b", "c", "d", "", "..", "e/f"];
     Command::CreateTopic {
         id: TopicId([1 + c.below(6) as u8; 16]),
@@ -398,7 +412,7 @@ fn most_kinds_of_command_succeed_in_a_random_life() {
             *accepted.entry(command.encode()[2..4].to_vec()).or_default() += 1;
         }
     }
-    assert_eq!(accepted.len(), 23, "{accepted:?}");
+    assert_eq!(accepted.len(), 26, "{accepted:?}");
     assert!(accepted.values().all(|count| *count >= 3), "{accepted:?}");
     assert_eq!(Image::decode(&image.encode()), Ok(image));
 }
@@ -439,8 +453,8 @@ proptest! {
         };
         let commands = samples::commands();
         let bytes = damage(&commands[which.index(commands.len())].1.encode(), &hits);
-        let samples = [samples::image(), samples::image_with_nodes()];
-        let image_bytes = damage(&samples[which.index(2)].encode(), &image_hits);
+        let samples = [samples::image(), samples::image_with_nodes(), samples::image_recovered()];
+        let image_bytes = damage(&samples[which.index(3)].encode(), &image_hits);
         let image = Image::decode(&image_bytes);
         if let Ok(image) = &image {
             prop_assert_eq!(&image.encode()[..], &image_bytes[..]);
@@ -455,7 +469,7 @@ proptest! {
     }
 
     #[test]
-    fn random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), kind in 0u8..36) {
+    fn random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), kind in 0u8..48) {
         let mut framed = vec![0, 1, 0, kind];
         framed.extend_from_slice(&bytes);
         for bytes in [&bytes, &framed] {

@@ -2,7 +2,7 @@
 
 use crate::base::{BrokerEpoch, EntryId, LedgerId, NodeId};
 use crate::metadata::bounds::{LEDGER_REPLICAS_MAX, LEDGERS_MAX};
-use crate::metadata::command::Replica;
+use crate::metadata::command::{Holder, Replica};
 use crate::metadata::image::{Image, Ledger};
 use crate::metadata::reject::{Reject, Response};
 
@@ -42,13 +42,53 @@ pub fn open(
     }
     image.ledgers.retain(|_, ledger| ledger.node != node || !ledger.is_finished());
     let replicas = replicas.to_vec();
-    image.ledgers.insert(id, Ledger { node, epoch, replicas, write_quorum, end: None, uploaded: EntryId(0) });
+    let (uploaded, uploader, holders) = (EntryId(0), None, Vec::new());
+    let opened = Ledger { node, epoch, replicas, write_quorum, end: None, uploaded, uploader, holders };
+    image.ledgers.insert(id, opened);
     Ok(Response::Ledger(id))
 }
 
 pub fn seal(image: &mut Image, ledger: LedgerId, end: EntryId) -> Result<Response, Reject> {
     check_end(image, ledger, end)?;
     set_end(image, ledger, end);
+    Ok(Response::Ok)
+}
+
+/// The end of a ledger as a recoverer found it. Its writer is fenced, so nobody else can move what it was found from.
+pub fn recover(
+    image: &mut Image,
+    ledger: LedgerId,
+    end: EntryId,
+    holders: &[Holder],
+    uploader: NodeId,
+) -> Result<Response, Reject> {
+    // Spares may hold copies, too.
+    require_at_most("the number of holders of a ledger", holders.len(), 2 * LEDGER_REPLICAS_MAX)?;
+    let known = check_end(image, ledger, end)?;
+    if known.end.is_some() {
+        return Ok(Response::Ok);
+    }
+    if !image.is_writer_fenced(known) {
+        return Err(Reject::WriterNotFenced(ledger));
+    }
+    if !image.brokers.contains_key(&uploader) {
+        return Err(Reject::UnknownBroker(uploader));
+    }
+    if let Some(known) = image.ledgers.get_mut(&ledger) {
+        known.end = Some(end);
+        known.holders = holders.to_vec();
+        known.uploader = (uploader != known.node).then_some(uploader);
+    }
+    Ok(Response::Ok)
+}
+
+/// Two that upload one ledger do no harm, for each upload begins where the last one ended; one is enough.
+pub fn name_uploader(image: &mut Image, ledger: LedgerId, node: NodeId) -> Result<Response, Reject> {
+    let known = image.ledgers.get_mut(&ledger).ok_or(Reject::UnknownLedger(ledger))?;
+    if known.end.is_none() {
+        return Err(Reject::UnsealedLedger(ledger));
+    }
+    known.uploader = (node != known.node).then_some(node);
     Ok(Response::Ok)
 }
 

@@ -53,6 +53,14 @@ fn run(image: &mut Image, command: &Command, changes: &mut Changes<'_>) -> Resul
             ledger::open(image, *node, *epoch, replicas, *write_quorum, *close)
         }
         Command::SealLedger { ledger, end } => ledger::seal(image, *ledger, *end),
+        Command::FenceBroker { node, epoch } => cluster::fence(image, *node, *epoch),
+        Command::RecoverLedger { ledger, end, holders, uploader } => {
+            ledger::recover(image, *ledger, *end, holders, *uploader)
+        }
+        Command::NameUploader { ledger, node, epoch } => {
+            require_current(image, *node, *epoch)?;
+            ledger::name_uploader(image, *ledger, *node)
+        }
         Command::CreateTopic { id, name, partitions, replication_factor, configs, now_ms } => {
             topic::create(image, *id, name, partitions, *replication_factor, configs, *now_ms)
         }
@@ -106,6 +114,7 @@ fn require_current(image: &Image, node: NodeId, epoch: BrokerEpoch) -> Result<()
     match image.brokers.get(&node) {
         None => Err(Reject::UnknownBroker(node)),
         Some(broker) if broker.epoch != epoch => Err(Reject::StaleBrokerEpoch { node, epoch }),
+        Some(broker) if broker.fenced => Err(Reject::Fenced { node, epoch }),
         Some(_) => Ok(()),
     }
 }

@@ -133,7 +133,12 @@ fn remove(image: &mut Image, id: NodeId) -> Result<Response, Reject> {
         return Err(Reject::NodeLeads { node: id, partitions });
     }
     // As a writer or as a replica: its copy may be one of those that the write quorum counted.
-    let holds = |ledger: &Ledger| ledger.node == id || ledger.replicas.iter().any(|replica| replica.node == id);
+    let holds = |ledger: &Ledger| {
+        ledger.node == id
+            || ledger.uploader == Some(id)
+            || ledger.replicas.iter().any(|replica| replica.node == id)
+            || ledger.holders.iter().any(|holder| holder.replica.node == id)
+    };
     let held = image.ledgers.iter().filter(|(_, ledger)| holds(ledger) && !ledger.is_finished());
     let ledgers: Vec<_> = held.map(|(ledger, _)| *ledger).take(REJECT_LEDGERS_MAX).collect();
     if !ledgers.is_empty() {

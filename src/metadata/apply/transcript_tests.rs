@@ -11,7 +11,9 @@ use crate::base::{
     BrokerEpoch, ClusterId, DirectoryId, EntryId, LeaderEpoch, LedgerId, NodeId, ObjectId, Offset, PartitionId,
     TopicId, WalIncarnation,
 };
-use crate::metadata::command::{Command, ConfigChange, ConfigResource, MergeInput, MergeOutput, Range, Replica};
+use crate::metadata::command::{
+    Command, ConfigChange, ConfigResource, Holder, MergeInput, MergeOutput, Range, Replica,
+};
 use crate::metadata::image::Image;
 use crate::metadata::index::{IndexOp, MemoryIndex, ObjectEntry};
 use crate::metadata::node::NodeState;
@@ -113,6 +115,7 @@ fn parse(line: &str, image: &Image, now_ms: i64) -> Command {
             let (node, epoch) = owner(w.next());
             Command::AllocateProducerIds { node, epoch, count: number(w.next()) }
         }
+        "fence" | "recover" | "uploader" => parse_failover(line, image),
         _ => parse_node(line, now_ms).unwrap_or_else(|| parse_object(line, now_ms)),
     }
 }
@@ -139,6 +142,27 @@ fn parse_node(line: &str, now_ms: i64) -> Option<Command> {
         "record" => Command::RegisterSelf { node, name, rack, host, port, identity, directory, now_ms },
         _ => return None,
     })
+}
+
+fn parse_failover(line: &str, image: &Image) -> Command {
+    let mut w = Words::new(line);
+    let word = w.next();
+    if word == "fence" {
+        let (node, epoch) = owner(w.next());
+        return Command::FenceBroker { node, epoch };
+    }
+    let ledger = LedgerId(number(w.next()));
+    if word == "uploader" {
+        let (node, epoch) = owner(w.next());
+        return Command::NameUploader { ledger, node, epoch };
+    }
+    let holders = w.key("holders").unwrap_or("").split(',').filter(|word| !word.is_empty()).map(|word| {
+        let (node, from) = word.split_once(':').expect("node:from");
+        let incarnation = image.brokers[&NodeId(number(node))].incarnation;
+        Holder { replica: Replica { node: NodeId(number(node)), incarnation }, from: EntryId(number(from)) }
+    });
+    let (end, uploader) = (EntryId(number(w.next())), NodeId(number(w.key("uploader").expect("uploader="))));
+    Command::RecoverLedger { ledger, end, holders: holders.collect(), uploader }
 }
 
 fn parse_open(mut w: Words<'_>, image: &Image) -> Command {
@@ -248,7 +272,8 @@ fn render(response: &Response, ops: &[IndexOp]) -> String {
 fn show(image: &Image, index: &MemoryIndex) -> String {
     let mut lines = Vec::new();
     for (node, broker) in &image.brokers {
-        lines.push(format!("broker {node}: epoch {} boot {}", broker.epoch, broker.boot));
+        let fenced = if broker.fenced { ", fenced" } else { "" };
+        lines.push(format!("broker {node}: epoch {} boot {}{fenced}", broker.epoch, broker.boot));
     }
     for (id, node) in &image.nodes {
         let state = match node.state {
@@ -261,7 +286,14 @@ fn show(image: &Image, index: &MemoryIndex) -> String {
     }
     for (id, ledger) in &image.ledgers {
         let end = ledger.end.map_or("open".to_owned(), |end| format!("sealed at {end}"));
-        lines.push(format!("ledger {id} of {}@{}: {end}, uploaded {}", ledger.node, ledger.epoch, ledger.uploaded));
+        let mut line = format!("ledger {id} of {}@{}: {end}, uploaded {}", ledger.node, ledger.epoch, ledger.uploaded);
+        if let Some(node) = ledger.uploader {
+            write!(line, " by {node}").expect("a string takes any text");
+        }
+        for holder in &ledger.holders {
+            write!(line, ", {} holds it from {}", holder.replica.node, holder.from).expect("a string takes any text");
+        }
+        lines.push(line);
     }
     for topic in image.topics.values() {
         lines.push(format!("topic {} {:?}", topic.name, topic.configs));
@@ -334,6 +366,11 @@ fn transcript_of_brokers_and_ledgers() {
 #[test]
 fn transcript_of_nodes() {
     check("nodes.txt");
+}
+
+#[test]
+fn transcript_of_failovers() {
+    check("failover.txt");
 }
 
 #[test]

@@ -35,7 +35,7 @@ pub fn prepare(
     Ok(Response::Objects { first: ObjectId(first), count })
 }
 
-/// The owner may upload `from..through` of the ledger now: its own open one, or one of its node that has an end.
+/// The owner may upload `from..through` of the ledger now: its own open one, or one with an end that it is to upload.
 pub fn check_position(
     image: &Image,
     (node, epoch): (NodeId, BrokerEpoch),
@@ -44,8 +44,8 @@ pub fn check_position(
     through: EntryId,
 ) -> Result<(), Reject> {
     let known = image.ledgers.get(&ledger).ok_or(Reject::UnknownLedger(ledger))?;
-    if known.node != node {
-        return Err(Reject::LedgerOwner { ledger, owner: known.node });
+    if known.uploader() != node {
+        return Err(Reject::LedgerOwner { ledger, owner: known.uploader() });
     }
     if known.epoch != epoch && known.end.is_none() {
         return Err(Reject::UnsealedLedger(ledger));

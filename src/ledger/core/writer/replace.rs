@@ -1,0 +1,161 @@
+//! Another set of replicas for what is written from now on.
+
+use crate::base::{EntryId, LedgerId, NodeId};
+use crate::metadata;
+
+use super::super::plant::Bug;
+use super::member::{Lost, Member};
+use super::{Payload, State, Writer, WriterAction, write_quorum};
+
+/// What came of a proposal to close one ledger and open the next.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Outcome {
+    /// The command was carried out, or an earlier one like it: this ledger is open for this process now. A driver that is
+    /// told that another ledger has to be sealed first, one of its own epoch, looks its set up and answers this.
+    Opened { ledger: LedgerId, replicas: Vec<metadata::Replica> },
+    /// The set was refused: a node has another WAL by now, or is unknown. Nothing was changed.
+    Declined,
+    /// It certainly was not proposed and never will be, for no leader was known.
+    NotProposed,
+    /// It may have been carried out, and may still be.
+    Unknown,
+    /// The broker epoch is not the present one, or the ledger was sealed by a recoverer.
+    Fenced,
+}
+
+/// The ledger is being closed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Closing {
+    /// Where, in every proposal until one is answered.
+    end: EntryId,
+    /// A proposal may be on its way though no answer is expected: the ledger may be closed at any time.
+    uncertain: bool,
+    /// The driver is waiting for an answer.
+    asked: bool,
+}
+
+impl<P: Payload> Writer<P> {
+    /// Proposes another set if a member has to go, or if there is a spare for a set that is too small.
+    pub(super) fn consider(&mut self, actions: &mut Vec<WriterAction<P>>) {
+        if self.state != State::Open || self.now_ms < self.retry_at_ms {
+            return;
+        }
+        let mut has_to_go = false;
+        for index in 0..self.members.len() {
+            if !self.must_go(&self.members[index]) {
+                continue;
+            }
+            has_to_go = true;
+            let member = &mut self.members[index];
+            let replica = member.replica;
+            // It is a spare again when it is said to be up after that.
+            if !std::mem::replace(&mut member.passed_over, true)
+                && self.up.get(&replica.node) == Some(&replica.incarnation)
+            {
+                self.up.remove(&replica.node);
+            }
+        }
+        let set = self.wanted();
+        let least = self.members.len().min(2);
+        if set.len() >= least && (has_to_go || set.len() > self.members.len()) {
+            self.state = State::Closing(Closing { end: self.durable, uncertain: false, asked: true });
+            self.propose(self.durable, set, actions);
+        }
+    }
+
+    fn must_go(&self, member: &Member) -> bool {
+        member.replica.node != self.own && member.must_go(self.now_ms, self.options.gone_ms)
+    }
+
+    /// The own WAL, the members that may stay, and spares up to the number wished for.
+    fn wanted(&self) -> Vec<metadata::Replica> {
+        let stay = self.members.iter().filter(|member| !self.must_go(member));
+        let mut set: Vec<metadata::Replica> = stay.map(|member| member.replica).collect();
+        // The ring from the own node on, so that not every writer chooses the same spare.
+        let mut spares: Vec<_> = self.up.iter().map(|(node, wal)| (*node < self.own, *node, *wal)).collect();
+        spares.sort_unstable();
+        for (_, node, incarnation) in spares {
+            if set.len() < self.options.replicas && set.iter().all(|replica| replica.node != node) {
+                set.push(metadata::Replica { node, incarnation });
+            }
+        }
+        set
+    }
+
+    fn propose(&self, end: EntryId, replicas: Vec<metadata::Replica>, actions: &mut Vec<WriterAction<P>>) {
+        actions.push(WriterAction::Propose { close: self.ledger, end, replicas });
+    }
+
+    pub(super) fn decided(&mut self, close: LedgerId, outcome: Outcome, actions: &mut Vec<WriterAction<P>>) {
+        // The answer to an earlier proposal, which was carried out twice or not at all, says nothing about this ledger.
+        if close != self.ledger {
+            return;
+        }
+        match outcome {
+            Outcome::Opened { ledger, replicas } => return self.opened(ledger, &replicas, actions),
+            Outcome::Fenced => return self.fence("the metadata do not know this broker epoch any more", actions),
+            Outcome::Declined | Outcome::NotProposed | Outcome::Unknown => {}
+        }
+        self.retry_at_ms = self.now_ms.saturating_add(self.options.retry_ms);
+        let State::Closing(closing) = &mut self.state else { return };
+        closing.asked = false;
+        closing.uncertain |= outcome == Outcome::Unknown;
+        if !closing.uncertain {
+            // Nothing can close the ledger: go on in it.
+            self.state = State::Open;
+        }
+    }
+
+    /// Proposes again what may or may not have been carried out: the same end, with the set that is best by now.
+    pub(super) fn retry(&mut self, actions: &mut Vec<WriterAction<P>>) {
+        let State::Closing(closing) = &self.state else { return };
+        if closing.asked || self.now_ms < self.retry_at_ms {
+            return;
+        }
+        let mut set = self.wanted();
+        if set.len() < self.members.len().min(2) {
+            // It has to be decided all the same, or the ledger would be closed for ever.
+            set = self.members.iter().map(|member| member.replica).collect();
+        }
+        let end = closing.end;
+        self.state = State::Closing(Closing { end, uncertain: true, asked: true });
+        self.propose(end, set, actions);
+    }
+
+    /// Goes over to the next ledger.
+    fn opened(&mut self, ledger: LedgerId, replicas: &[metadata::Replica], actions: &mut Vec<WriterAction<P>>) {
+        if ledger <= self.ledger {
+            return;
+        }
+        let State::Closing(closing) = &self.state else {
+            // Somebody closed it at a position that may be below what was acknowledged since.
+            return self.fence("the ledger was closed while it was being written", actions);
+        };
+        let (closed, end) = (self.ledger, closing.end);
+        let mut below = end;
+        if self.plant.has(Bug::EntryReused) {
+            below = self.next();
+        }
+        while self.first < below {
+            let Some(payload) = self.entries.pop_front() else { break };
+            self.bytes = self.bytes.saturating_sub(payload.bytes());
+            self.first = self.first.next();
+        }
+        self.ledger = ledger;
+        (self.first, self.durable) = (EntryId(0), EntryId(0));
+        self.write_quorum = write_quorum(replicas.len());
+        let gone: Vec<NodeId> = self.members.iter().filter(|m| self.is_away(m)).map(|m| m.replica.node).collect();
+        self.members = replicas.iter().map(|replica| Member::new(*replica, self.now_ms)).collect();
+        for node in gone {
+            let since_ms = self.now_ms;
+            self.with_member(node, |member| member.lose(Lost::Gone { since_ms }));
+        }
+        self.state = State::Open;
+        actions.push(WriterAction::Moved { closed, end, opened: ledger });
+    }
+
+    /// No connection to it that the next set would find.
+    fn is_away(&self, member: &Member) -> bool {
+        member.replica.node != self.own && matches!(member.lost, Some(Lost::Gone { .. }))
+    }
+}
