@@ -32,7 +32,9 @@ pub(super) const LEADER_LEASE: Duration = Duration::from_millis(700);
 const PATIENCE_MIN: Duration = Duration::from_millis(750);
 /// … and this, drawn anew each time, so that two voters seldom ask at once.
 const PATIENCE_MAX: Duration = Duration::from_millis(1_500);
-/// How often it looks.
+/// How often a leader, and who has no vote, looks whether that has changed.
+const REST: Duration = Duration::from_millis(250);
+/// How often a voter looks.
 const TICK: Duration = Duration::from_millis(50);
 /// How long it waits for the answers of the others.
 const CANVASS_TIMEOUT: Duration = Duration::from_millis(500);
@@ -75,12 +77,13 @@ impl Election {
         let watch = async {
             let (mut patience, mut since) = (self.patience(), Instant::now());
             loop {
-                sleep(TICK).await;
                 let metrics = self.raft.metrics().borrow().clone();
                 if !self.may_stand(&metrics) {
+                    sleep(REST).await;
                     since = Instant::now();
                     continue;
                 }
+                sleep(TICK).await;
                 if self.contact.age().min(since.elapsed()) < patience {
                     continue;
                 }
