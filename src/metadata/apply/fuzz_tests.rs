@@ -48,7 +48,7 @@ fn next_command(image: &Image, index: &MemoryIndex, c: &mut Choices<'_>, now_ms:
         1 | 2 => register(image, node, c, now_ms),
         3 | 4 => open_ledger(image, node, epoch, c),
         5 => close_ledger(image, node, epoch, c),
-        6 => create_topic(c, now_ms),
+        6 => create_topic(node, c, now_ms),
         7 => Command::DeleteTopic { id: TopicId([1 + c.below(6) as u8; 16]), now_ms },
         8 => {
             let id = TopicId([1 + c.below(6) as u8; 16]);
@@ -136,7 +136,7 @@ fn close_ledger(image: &Image, node: NodeId, epoch: BrokerEpoch, c: &mut Choices
     }
 }
 
-fn create_topic(c: &mut Choices<'_>, now_ms: i64) -> Command {
+fn create_topic(node: NodeId, c: &mut Choices<'_>, now_ms: i64) -> Command {
     let names = ["a.b", "a_b", "c", "d", "", "..", "e/f"];
     Command::CreateTopic {
         id: TopicId([1 + c.below(6) as u8; 16]),
