@@ -36,8 +36,9 @@ pub const BATCH_BYTES_MAX: usize = 64 * MIB;
 pub const COMMAND_BYTES_MAX: usize = 4 * MIB;
 /// Largest snapshot of the metadata that another node may send; it is gathered in memory.
 pub const SNAPSHOT_BYTES_MAX: usize = 1024 * MIB;
-/// Bytes of the log entries in one message between quorums; one largest entry always fits.
-pub const RAFT_ENTRIES_BYTES_MAX: usize = 2 * COMMAND_BYTES_MAX;
+/// Bytes of the log entries in one message between quorums; one largest entry always fits, and so does what stands around
+/// them into the message's body.
+pub const RAFT_ENTRIES_BYTES_MAX: usize = COMMAND_BYTES_MAX + MIB;
 /// Bytes of one piece of a snapshot between quorums.
 pub const SNAPSHOT_PIECE_BYTES: usize = MIB;
 /// Partitions named in one metadata command.
@@ -94,6 +95,8 @@ const _: () = assert!(DESCRIPTION_ANSWER_BYTES < DESCRIPTIONS_BYTES_MAX);
 const _: () = assert!(FETCH_BYTES_MAX < i32::MAX as usize);
 const _: () = assert!(COMMAND_PARTITIONS_MAX >= TOPIC_PARTITIONS_MAX, "a topic is created by one command");
 const _: () = assert!(PEER_RAFT_BODY_BYTES_MAX > COMMAND_BYTES_MAX && PEER_CONTROL_BODY_BYTES_MAX > COMMAND_BYTES_MAX);
+const _: () = assert!(RAFT_ENTRIES_BYTES_MAX + MIB <= PEER_RAFT_BODY_BYTES_MAX, "an append fits into its message");
+const _: () = assert!(SNAPSHOT_PIECE_BYTES + MIB <= PEER_RAFT_BODY_BYTES_MAX, "a piece fits into its message");
 const _: () = assert!(PEER_LEDGER_BODY_BYTES_MAX > BATCH_BYTES_MAX, "a largest batch must fit in an entry's message");
 const _: () = assert!(PEER_BULK_BODY_BYTES_MAX > COMMAND_BYTES_MAX && PEER_BULK_BODY_BYTES_MAX > BATCH_BYTES_MAX);
 const _: () = assert!(PEER_LEDGER_BODY_BYTES_MAX < i32::MAX as usize);

@@ -51,7 +51,8 @@ pub enum CheckError {
 const LENGTH_MIN: i32 = 14;
 
 /// Checks what a Produce request carries for one partition: exactly one whole batch of magic 2 (the beginning of another
-/// one behind it is ignored, as Kafka does; what cannot be a beginning is damage), its CRC and its header. Uncompressed records are walked to their last header;
+/// one behind it is ignored, as Kafka does; what cannot be a beginning is damage), its CRC and its header. Uncompressed
+/// records are walked to their last header;
 /// compressed ones are not opened.
 pub fn check_produced(records: Bytes) -> Result<(Header, StoredBatch), CheckError> {
     if records.is_empty() {

@@ -148,6 +148,24 @@ fn a_value_of_another_type_is_refused() {
 }
 
 #[test]
+fn settings_that_kafka_refuses_at_its_start_or_that_would_have_no_effect_are_refused() {
+    for (setting, part) in [
+        ("group.consumer.migration.policy=sideways", "BIDIRECTIONAL"),
+        ("group.consumer.assignors=uniform,foo", "no assignor foo"),
+        ("group.consumer.assignors=", "at least one"),
+        ("group.consumer.heartbeat.interval.ms=1000", "group.consumer.min.heartbeat.interval.ms, 5000"),
+        ("group.consumer.session.timeout.ms=70000", "group.consumer.max.session.timeout.ms, 60000"),
+        ("group.coordinator.rebalance.protocols=classic", "name both"),
+        ("transaction.two.phase.commit.enable=true", "KIP-939"),
+    ] {
+        let error = refusal(&complete(""), &[], &[setting]);
+        assert!(error.contains(part), "{setting}: {error}");
+    }
+    let fine = ["group.consumer.migration.policy=Upgrade", "group.consumer.assignors=range"];
+    assert!(complete("").load(&[], &fine).is_ok());
+}
+
+#[test]
 fn what_contradicts_is_refused() {
     for (sets, part) in [
         (&["wal.budget_bytes=67108864"][..], "four segments"),

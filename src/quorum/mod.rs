@@ -279,13 +279,12 @@ impl Quorum {
         if metrics.state != ServerState::Leader || !self.status().voters.contains(&node) || node == self.owner.node {
             return false;
         }
-        self.raft.runtime_config().heartbeat(false);
+        // Also when whoever waits for this gives up: a leader that stayed silent would lead nobody.
+        let _silent = Silent::new(&self.raft);
         sleep(LEADER_LEASE + HEARTBEAT).await;
         let asked = network::ask(&*self.transport, node, &Ask::Succeed, LEADER_LEASE).await;
         let led = |m: &openraft::RaftMetrics<u64, EmptyNode>| m.current_leader.is_some_and(|id| node_of(id) == node);
-        let handed = asked.is_ok() && self.raft.wait(Some(LEADER_LEASE)).metrics(led, "hand over").await.is_ok();
-        self.raft.runtime_config().heartbeat(true);
-        handed
+        asked.is_ok() && self.raft.wait(Some(LEADER_LEASE)).metrics(led, "hand over").await.is_ok()
     }
 
     /// Commits and applies `command`. A caller that stops waiting leaves the outcome unknown.
@@ -378,6 +377,22 @@ impl Quorum {
         if let Err(e) = self.raft.shutdown().await {
             tracing::warn!(error = %e, "the metadata quorum did not stop cleanly");
         }
+    }
+}
+
+/// A leader sends no heartbeats as long as this lives.
+struct Silent<'a>(&'a Raft<TypeConfig>);
+
+impl<'a> Silent<'a> {
+    fn new(raft: &'a Raft<TypeConfig>) -> Self {
+        raft.runtime_config().heartbeat(false);
+        Silent(raft)
+    }
+}
+
+impl Drop for Silent<'_> {
+    fn drop(&mut self) {
+        self.0.runtime_config().heartbeat(true);
     }
 }
 

@@ -208,9 +208,10 @@ pub(super) fn load_factor(value: &str) -> Result<(), String> {
 
 /// The rule of `group.consumer.assignors`: those that come with Kafka; no others can be loaded.
 pub(super) fn assignors(value: &str) -> Result<(), String> {
-    match elements(value).into_iter().find(|name| !["uniform", "range"].contains(name)) {
-        None => Ok(()),
-        Some("") => Err("at least one assignor has to be named: uniform, range, or both".to_owned()),
+    let named = elements(value);
+    match named.iter().find(|name| !["uniform", "range"].contains(name)) {
+        None if !named.is_empty() => Ok(()),
+        None | Some(&"") => Err("at least one assignor has to be named: uniform, range, or both".to_owned()),
         Some(name) => Err(format!("there is no assignor {name}: name uniform, range, or both")),
     }
 }
