@@ -16,6 +16,7 @@
 mod class;
 mod complaints;
 mod dial;
+mod dispatch;
 mod doorstep;
 mod error;
 mod frame;
@@ -34,6 +35,7 @@ mod serving;
 mod tests;
 
 pub use class::{Class, ClassLimits, Options};
+pub use dispatch::{Dispatch, kind};
 pub use error::{Closed, DialError, NotSent, PeerError};
 pub use frame::{BadFrame, Body, Frame, Kind};
 pub use hello::{BadHello, Hello, HelloAnswer, Own, PROTOCOL_MAX, PROTOCOL_MIN, Reason, Refusal};
