@@ -216,6 +216,11 @@ impl Wal {
         self.shared.identity.incarnation
     }
 
+    /// Bytes of entries that may wait for the disk.
+    pub fn queue_bytes(&self) -> usize {
+        self.shared.options.queue_bytes
+    }
+
     /// Largest payload that an entry may have, in bytes.
     pub fn payload_bytes_max(&self) -> u64 {
         state::payload_max(self.shared.options.segment_bytes)
