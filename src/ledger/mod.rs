@@ -9,6 +9,7 @@
 pub mod core;
 mod recovery;
 mod replica;
+pub mod wire;
 mod writer;
 
 pub use recovery::{RecoveryError, seal_ledger};

@@ -41,12 +41,12 @@ use crate::base::{EntryId, LedgerId, WalIncarnation};
 use crate::env::{Disk, Entropy};
 
 pub use error::{AppendError, FullReason, OpenError, PUT_BACK, ReadError, SealError};
-pub use format::HEAD;
+pub use format::{HEAD, payload_crc};
 pub use metrics::{GROUP_ENTRIES_BOUNDS, Metrics, SYNC_MICROS_BOUNDS};
 pub use quarantine::Quarantined;
 pub use seal::SealAnswer;
 
-use format::{ENTRY_HEADER, EntryHeader, PAGE, payload_crc};
+use format::{ENTRY_HEADER, EntryHeader, PAGE};
 use plant::Plant;
 use segment::Segment;
 use state::{FreeFile, Pending, Shared, lock};
