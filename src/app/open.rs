@@ -91,7 +91,7 @@ pub(super) async fn open(
     .map_err(|error| wal_error(&config.data_dir, error))?;
     let wal = opened.wal.clone();
 
-    let joined = broker::join(&quorum, config.node, &wal, endpoints, &*clock).await.map_err(storage)?;
+    let joined = broker::join(&quorum, config.node, &wal, &registry, endpoints, &*clock).await.map_err(storage)?;
     let image = quorum.image().borrow().clone();
     let report = broker::open_partitions(&registry, config.node, &image, opened, clock.wall_ms()).map_err(storage)?;
     if let Some(torn) = &report.torn {

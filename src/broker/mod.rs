@@ -109,7 +109,7 @@ pub struct Broker {
     objects: Arc<Objects>,
     wal: Arc<Wal>,
     registry: Arc<Registry>,
-    ledger: LedgerWriter,
+    ledger: Arc<LedgerWriter>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     image: watch::Receiver<Arc<Image>>,

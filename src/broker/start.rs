@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::base::{EntryId, LedgerId, NodeId, PartitionId};
 use crate::batch::{self, Header};
 use crate::env::{Clock, Disk, Entropy};
+use crate::ledger::core::Identity;
 use crate::ledger::{self, LedgerWriter, LocalReplica, Replica};
 use crate::metadata::{self, Command, Endpoint, Image, Response};
 use crate::partition::{Recovered, RecoveredGap};
@@ -125,7 +126,7 @@ fn check_complete(image: &Image, exposed: &[Exposed]) -> Result<(), StartError> 
 /// The broker's place in the cluster after it has taken over.
 pub struct Joined {
     pub epoch: crate::base::BrokerEpoch,
-    pub ledger: LedgerWriter,
+    pub ledger: Arc<LedgerWriter>,
 }
 
 /// Registers the broker, seals what its predecessor left open, and opens its own ledger.
@@ -133,6 +134,7 @@ pub async fn join(
     quorum: &Quorum,
     node: NodeId,
     wal: &Arc<Wal>,
+    registry: &Arc<Registry>,
     endpoints: Vec<Endpoint>,
     clock: &dyn Clock,
 ) -> Result<Joined, StartError> {
@@ -161,11 +163,17 @@ pub async fn join(
         tracing::info!(ledger = %id, %end, "sealed the predecessor's ledger");
     }
     let replicas = vec![metadata::Replica { node, incarnation }];
-    let open = Command::OpenLedger { node, epoch, replicas, write_quorum: 1, close: None };
-    match accepted(quorum.propose(&open).await?)? {
-        Response::Ledger(id) => Ok(Joined { epoch, ledger: LedgerWriter::new(id, replica) }),
-        _ => Err(StartError::UnexpectedAnswer("OpenLedger")),
-    }
+    let open = Command::OpenLedger { node, epoch, replicas: replicas.clone(), write_quorum: 1, close: None };
+    let Response::Ledger(id) = accepted(quorum.propose(&open).await?)? else {
+        return Err(StartError::UnexpectedAnswer("OpenLedger"));
+    };
+    let own = Identity { node, incarnation, boot };
+    let options = ledger::writer_options(wal.queue_bytes());
+    let ledger = LedgerWriter::new(own, (id, &replicas), options, wal.clone(), registry.clone());
+    let listener: std::sync::Weak<dyn crate::wal::WalEvents> =
+        Arc::downgrade(&(ledger.clone() as Arc<dyn crate::wal::WalEvents>));
+    registry.listen(listener);
+    Ok(Joined { epoch, ledger })
 }
 
 fn accepted(response: Response) -> Result<Response, metadata::Reject> {

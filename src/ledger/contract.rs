@@ -13,7 +13,7 @@ use crate::env::{SeededEntropy, SimDisk};
 use crate::metadata;
 use crate::wal::{AppendError, Entry, HEAD, Synced, Wal, WalEvents, WalOptions};
 
-use super::{LedgerError, LedgerWriter, LocalReplica, Replica, decode_entry, seal_ledger};
+use super::{LocalReplica, Replica, decode_entry, seal_ledger};
 
 const LEDGER: LedgerId = LedgerId(7);
 
@@ -80,10 +80,8 @@ fn a_ledger_never_seen_can_be_sealed(bench: &mut dyn Bench) {
 
 fn the_end_of_a_sealed_ledger_covers_what_was_announced(bench: &mut dyn Bench) {
     let open = LedgerId(100);
-    let writer = LedgerWriter::new(open, bench.replica());
-    let partition = PartitionId { topic: TopicId([3; 16]), index: 5 };
-    for _ in 0..9 {
-        writer.append(partition, 0, &sample::batch(2, 1)).expect("room");
+    for id in 0..9 {
+        bench.replica().append(entry(open, id)).expect("room");
     }
     let announced = await_announced(bench, 9);
     assert!(announced.contains(&(open, EntryId(8))));
@@ -104,8 +102,7 @@ fn the_end_of_a_sealed_ledger_covers_what_was_announced(bench: &mut dyn Bench) {
     let end = seal_ledger(open, &recorded, &[bench.replica()]).expect("sealed");
     assert_eq!(end, EntryId(30), "never below what is uploaded");
     assert!(seal_ledger(open, &recorded, &[]).is_err(), "nobody answered");
-    let late = LedgerWriter::new(open, bench.replica());
-    assert_eq!(late.append(partition, 0, &sample::batch(1, 1)), Err(LedgerError::Sealed));
+    assert_eq!(bench.replica().append(entry(open, 9)), Err(AppendError::Sealed));
 }
 
 #[derive(Default)]

@@ -9,11 +9,15 @@
 pub mod core;
 mod recovery;
 mod replica;
+pub mod wire;
 mod writer;
 
 pub use recovery::{RecoveryError, seal_ledger};
 pub use replica::{LocalReplica, Replica};
-pub use writer::{ENTRY_HEAD_BYTES, LedgerError, LedgerWriter, batch_of, decode_entry};
+pub use writer::{
+    Durable, ENTRY_HEAD_BYTES, EntryPayload, LedgerError, LedgerEvents, LedgerWriter, REPLICAS_WANTED, Run, batch_of,
+    decode_entry, writer_options,
+};
 
 #[cfg(test)]
 mod contract;

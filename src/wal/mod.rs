@@ -41,12 +41,12 @@ use crate::base::{EntryId, LedgerId, WalIncarnation};
 use crate::env::{Disk, Entropy};
 
 pub use error::{AppendError, FullReason, OpenError, PUT_BACK, ReadError, SealError};
-pub use format::HEAD;
+pub use format::{HEAD, payload_crc};
 pub use metrics::{GROUP_ENTRIES_BOUNDS, Metrics, SYNC_MICROS_BOUNDS};
 pub use quarantine::Quarantined;
 pub use seal::SealAnswer;
 
-use format::{ENTRY_HEADER, EntryHeader, PAGE, payload_crc};
+use format::{ENTRY_HEADER, EntryHeader, PAGE};
 use plant::Plant;
 use segment::Segment;
 use state::{FreeFile, Pending, Shared, lock};
@@ -214,6 +214,11 @@ impl Wal {
     /// The identity of this folder's content, made with it.
     pub fn incarnation(&self) -> WalIncarnation {
         self.shared.identity.incarnation
+    }
+
+    /// Bytes of entries that may wait for the disk.
+    pub fn queue_bytes(&self) -> usize {
+        self.shared.options.queue_bytes
     }
 
     /// Largest payload that an entry may have, in bytes.
