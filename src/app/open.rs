@@ -81,20 +81,19 @@ pub(super) async fn open(
     let image = quorum.image().borrow().clone();
     let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(&config.data_dir));
     let wal_options = config.wal_options();
-    let (for_wal, wal_clock, wal_entropy, wal_image) =
-        (registry.clone(), clock.clone(), entropy.clone(), image.clone());
-    let opened = tokio::task::spawn_blocking(move || {
-        broker::open_wal(disk, &*wal_entropy, &*wal_clock, wal_options, &wal_image, for_wal)
-    })
-    .await
-    .map_err(storage)?
-    .map_err(|error| wal_error(&config.data_dir, error))?;
+    let (for_wal, wal_entropy, wal_image) = (registry.clone(), entropy.clone(), image.clone());
+    let opened =
+        tokio::task::spawn_blocking(move || broker::open_wal(disk, &*wal_entropy, wal_options, &wal_image, for_wal))
+            .await
+            .map_err(storage)?
+            .map_err(|error| wal_error(&config.data_dir, error))?;
     let wal = opened.wal.clone();
 
     let joined = broker::join(&quorum, config.node, &wal, &registry, endpoints, &*clock).await.map_err(storage)?;
     let image = quorum.image().borrow().clone();
-    let report = broker::open_partitions(&registry, config.node, &image, opened, clock.wall_ms()).map_err(storage)?;
-    if let Some(torn) = &report.torn {
+    let place = (config.node, joined.epoch);
+    broker::open_partitions(&registry, place, &image, &*opened.holdings, clock.wall_ms()).map_err(storage)?;
+    if let Some(torn) = &opened.report.torn {
         tracing::warn!(?torn, "the WAL ended in a torn tail; what was cut is kept in quarantine");
     }
     let parts = BrokerParts {
@@ -105,6 +104,7 @@ pub(super) async fn open(
         objects: objects.clone(),
         wal: wal.clone(),
         registry,
+        holdings: opened.holdings,
         joined,
         clock,
         entropy,

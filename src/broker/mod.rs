@@ -11,10 +11,14 @@ mod configs;
 mod coordinator;
 mod describe;
 mod error;
+mod exposure;
 mod fetch;
+mod handover;
+mod holdings;
 mod maintenance;
 mod missing;
 mod offsets;
+mod opening;
 mod produce;
 mod producer_ids;
 mod producer_state;
@@ -23,6 +27,7 @@ mod reconcile;
 mod registry;
 mod retention;
 pub mod settings;
+mod shadow;
 mod start;
 mod stop;
 pub mod telemetry;
@@ -51,11 +56,13 @@ pub use compaction::CompactionMetrics;
 pub use configs::Settings;
 pub use coordinator::{CoordinatorError, CoordinatorKind, OFFSETS_TOPIC, TRANSACTIONS_TOPIC};
 pub use error::{ChangeError, FetchError, OffsetsError, ProduceError};
+pub use exposure::Exposure;
 pub use fetch::Fetched;
+pub use holdings::{FoundEntries, HeldEntry, Holdings, PullError};
 pub use missing::Missing;
 pub use offsets::{FoundOffset, OffsetQuery};
 pub use produce::ProduceContext;
-pub use registry::{Exposure, Registry};
+pub use registry::Registry;
 pub use settings::{BrokerSettings, TopicSettings};
 pub use start::{Joined, OpenedWal, StartError, join, open_partitions, open_wal};
 pub use stop::Stopping;
@@ -91,6 +98,7 @@ pub struct BrokerParts {
     pub objects: Arc<Objects>,
     pub wal: Arc<Wal>,
     pub registry: Arc<Registry>,
+    pub holdings: Arc<dyn Holdings>,
     pub joined: Joined,
     pub clock: Arc<dyn Clock>,
     pub entropy: Arc<dyn Entropy>,
@@ -109,6 +117,10 @@ pub struct Broker {
     objects: Arc<Objects>,
     wal: Arc<Wal>,
     registry: Arc<Registry>,
+    /// What the WAL has that this process did not write.
+    holdings: Arc<dyn Holdings>,
+    openings: opening::Openings,
+    moves: handover::Moves,
     ledger: Arc<LedgerWriter>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
@@ -157,6 +169,9 @@ impl Broker {
             objects: parts.objects,
             wal: parts.wal,
             registry: parts.registry,
+            holdings: parts.holdings,
+            openings: opening::Openings::default(),
+            moves: handover::Moves::default(),
             ledger: parts.joined.ledger,
             clock: parts.clock,
             entropy: parts.entropy,
@@ -179,6 +194,8 @@ impl Broker {
             stopping: watch::Sender::new(false),
         });
         broker.resolve_settings(&Image::default(), &start);
+        broker.find_openings(&start);
+        broker.find_moves(&start);
         broker
     }
 

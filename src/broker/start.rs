@@ -3,10 +3,9 @@
 //! The order is the one that several nodes need too: take a new broker epoch, seal the ledgers of the predecessor,
 //! set their ends in the metadata, open a ledger of one's own, then open the partitions on what was recovered.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::base::{EntryId, LedgerId, NodeId, PartitionId};
+use crate::base::{BrokerEpoch, EntryId, LedgerId, NodeId};
 use crate::batch::{self, Header};
 use crate::env::{Clock, Disk, Entropy};
 use crate::ledger::core::Identity;
@@ -16,7 +15,9 @@ use crate::partition::{Recovered, RecoveredGap};
 use crate::quorum::{ProposeError, Quorum};
 use crate::wal::{OpenError, PUT_BACK, RecoveredEntry, RecoveryReport, Wal, WalOptions};
 
-use super::registry::{Exposed, Registry};
+use super::holdings::{FoundEntries, Holdings};
+use super::opening::{Opener, partitions_of};
+use super::registry::Registry;
 
 /// Why the broker cannot take over its own data.
 #[derive(Debug, thiserror::Error)]
@@ -48,13 +49,13 @@ pub enum StartError {
 pub struct OpenedWal {
     pub wal: Arc<Wal>,
     pub report: RecoveryReport,
-    found: Found,
+    /// What the metadata still need of it.
+    pub holdings: Arc<FoundEntries>,
 }
 
 #[derive(Default)]
 struct Found {
-    by_partition: HashMap<PartitionId, Vec<Recovered>>,
-    exposed: Vec<Exposed>,
+    holdings: FoundEntries,
     error: Option<StartError>,
 }
 
@@ -62,29 +63,27 @@ struct Found {
 pub fn open_wal(
     disk: Arc<dyn Disk>,
     entropy: &dyn Entropy,
-    clock: &dyn Clock,
     options: WalOptions,
     image: &Image,
     registry: Arc<Registry>,
 ) -> Result<OpenedWal, StartError> {
     let mut found = Found::default();
-    let at = clock.boottime();
     let needed = |ledger, entry| image.needs(ledger, entry);
     let mut on_entry = |entry: RecoveredEntry<'_>| {
         if image.needs(entry.ledger, entry.entry) {
-            found.add(image, &entry, at);
+            found.add(image, &entry);
         }
     };
     let (wal, report) = Wal::open(disk, entropy, options, &needed, &mut on_entry, registry)?;
     if let Some(error) = found.error.take() {
         return Err(error);
     }
-    check_complete(image, &found.exposed)?;
-    Ok(OpenedWal { wal, report, found })
+    check_complete(image, &found.holdings)?;
+    Ok(OpenedWal { wal, report, holdings: Arc::new(found.holdings) })
 }
 
 impl Found {
-    fn add(&mut self, image: &Image, entry: &RecoveredEntry<'_>, at: std::time::Duration) {
+    fn add(&mut self, image: &Image, entry: &RecoveredEntry<'_>) {
         let (ledger, id) = (entry.ledger, entry.entry);
         if ledger.0 >= image.next_ledger {
             self.error.get_or_insert(StartError::MetadataOlder { ledger });
@@ -98,26 +97,20 @@ impl Found {
         match parsed {
             Err(detail) => drop(self.error.get_or_insert(StartError::Entry { ledger, detail })),
             Ok((partition, header, marker, bytes)) => {
-                self.exposed.push(Exposed { ledger, entry: id, bytes: entry.location.len, at });
                 let recovered = Recovered { header, bytes, ledger, entry: id, location: entry.location, marker };
-                self.by_partition.entry(partition).or_default().push(recovered);
+                self.holdings.add(partition, recovered);
             }
         }
     }
 }
 
 /// Every ledger's entries follow one another from what is uploaded on; those of a sealed one reach its end.
-fn check_complete(image: &Image, exposed: &[Exposed]) -> Result<(), StartError> {
+fn check_complete(image: &Image, found: &FoundEntries) -> Result<(), StartError> {
     for (id, ledger) in &image.ledgers {
-        let mut next = ledger.uploaded;
-        for entry in exposed.iter().filter(|e| e.ledger == *id) {
-            if entry.entry != next {
-                return Err(StartError::MissingEntries { ledger: *id, from: next, to: entry.entry });
-            }
-            next = next.next();
-        }
-        if let Some(end) = ledger.end.filter(|end| next < *end) {
-            return Err(StartError::MissingEntries { ledger: *id, from: next, to: end });
+        let held_to = found.held_to(*id, ledger.uploaded);
+        let beyond = found.entries(*id, held_to, EntryId(u64::MAX)).first().map(|entry| entry.entry);
+        if let Some(to) = beyond.or(ledger.end.filter(|end| held_to < *end)) {
+            return Err(StartError::MissingEntries { ledger: *id, from: held_to, to });
         }
     }
     Ok(())
@@ -125,7 +118,7 @@ fn check_complete(image: &Image, exposed: &[Exposed]) -> Result<(), StartError> 
 
 /// The broker's place in the cluster after it has taken over.
 pub struct Joined {
-    pub epoch: crate::base::BrokerEpoch,
+    pub epoch: BrokerEpoch,
     pub ledger: Arc<LedgerWriter>,
 }
 
@@ -183,24 +176,29 @@ fn accepted(response: Response) -> Result<Response, metadata::Reject> {
     }
 }
 
-/// Opens every partition that `image` places on `node`.
+/// Opens every partition that `image` places on the broker and that is all here. What is missing of others is copied from
+/// their holders when the broker runs; that nobody else can have it is an error.
 pub fn open_partitions(
     registry: &Registry,
-    node: NodeId,
+    broker: (NodeId, BrokerEpoch),
     image: &Image,
-    mut opened: OpenedWal,
+    holdings: &dyn Holdings,
     now_ms: i64,
-) -> Result<RecoveryReport, StartError> {
+) -> Result<(), StartError> {
+    let opener = Opener::new(registry, holdings, broker, image, now_ms);
+    let alone = image.brokers.len() <= 1;
+    let mut waiting = 0;
     for topic in image.topics.values() {
-        for (index, partition) in topic.partitions.iter().enumerate().filter(|(_, p)| p.leader == node) {
-            let id = PartitionId { topic: topic.id, index: index as i32 };
-            let recovered = opened.found.by_partition.remove(&id).unwrap_or_default();
-            registry.open(id, |slot| {
-                crate::partition::Partition::open(id, topic.name.clone(), slot, partition, recovered, now_ms)
-            })?;
+        for (id, partition) in partitions_of(topic).filter(|(_, partition)| partition.leader == broker.0) {
+            match opener.open(topic, id, partition, false) {
+                Err(not_yet) if alone => return Err(not_yet.gap.into()),
+                Err(_) => waiting += 1,
+                Ok(()) => {}
+            }
         }
     }
-    // What is left belongs to topics that were deleted: it is uploaded with the rest of its ledger, into no range.
-    registry.expose(opened.found.exposed);
-    Ok(opened.report)
+    if waiting > 0 {
+        tracing::info!(waiting, "partitions wait for records that other nodes have");
+    }
+    Ok(())
 }

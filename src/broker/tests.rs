@@ -61,14 +61,14 @@ impl World {
         let disk = self.disk.clone();
         let (image, for_wal) = (quorum.image().borrow().clone(), registry.clone());
         let wal = WalOptions { segment_bytes: 1 << 20, budget_bytes: 8 << 20, queue_bytes: 1 << 20 };
-        let opened = tokio::task::spawn_blocking(move || {
-            open_wal(Arc::new(disk), &SeededEntropy::new(1), &SystemClock, wal, &image, for_wal)
-        });
+        let opened =
+            tokio::task::spawn_blocking(move || open_wal(Arc::new(disk), &SeededEntropy::new(1), wal, &image, for_wal));
         let opened = opened.await.expect("no panic").expect("a WAL");
         let wal = opened.wal.clone();
         let joined = join(&quorum, NODE, &wal, &registry, Vec::new(), &*clock).await.expect("joined");
         let image = quorum.image().borrow().clone();
-        open_partitions(&registry, NODE, &image, opened, clock.wall_ms()).expect("partitions");
+        open_partitions(&registry, (NODE, joined.epoch), &image, &*opened.holdings, clock.wall_ms())
+            .expect("partitions");
         let objects = Objects::in_store(
             self.store.clone(),
             &ObjectOptions::at(Place::Folder("unused".into())),
@@ -92,6 +92,7 @@ impl World {
             objects,
             wal,
             registry,
+            holdings: opened.holdings,
             joined,
             clock,
             entropy: Arc::new(SystemEntropy),
