@@ -229,12 +229,17 @@ impl Wal {
     /// Takes an entry to be written behind all those taken before; never blocks. It is safe when it is published by
     /// [`WalEvents::synced`].
     pub fn append(&self, entry: Entry) -> Result<(), AppendError> {
+        // Here and not on the WAL thread: callers are many, and the bytes are still in this processor's cache.
+        let crc = payload_crc(&entry.head, &entry.body);
+        self.append_checked(entry, crc)
+    }
+
+    /// The same for a payload whose [`payload_crc`] is known.
+    pub fn append_checked(&self, entry: Entry, crc: u32) -> Result<(), AppendError> {
         let (bytes, max) = ((HEAD + entry.body.len()) as u64, self.payload_bytes_max());
         if bytes > max {
             return Err(AppendError::TooLarge { bytes, max });
         }
-        // Here and not on the WAL thread: callers are many, and the bytes are still in this processor's cache.
-        let crc = payload_crc(&entry.head, &entry.body);
         let mut state = lock(&self.shared.state);
         state.enqueue(Pending { entry, crc }, &self.shared.options)?;
         // A waiting thread is woken once, not by every append that comes before it runs.
