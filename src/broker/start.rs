@@ -14,7 +14,7 @@ use crate::ledger::{self, LedgerWriter, LocalReplica, Replica};
 use crate::metadata::{self, Command, Endpoint, Image, Response};
 use crate::partition::{Recovered, RecoveredGap};
 use crate::quorum::{ProposeError, Quorum};
-use crate::wal::{OpenError, PUT_BACK, RecoveredEntry, RecoveryReport, Wal, WalOptions};
+use crate::wal::{OpenError, PUT_BACK, RecordError, RecoveredEntry, RecoveryReport, Wal, WalOptions};
 
 use super::registry::{Exposed, Registry};
 
@@ -23,6 +23,8 @@ use super::registry::{Exposed, Registry};
 pub enum StartError {
     #[error(transparent)]
     Wal(#[from] OpenError),
+    #[error(transparent)]
+    Boot(#[from] RecordError),
     #[error("the metadata cannot be changed: {0}")]
     Propose(#[from] ProposeError),
     #[error("the metadata refuse this broker: {0}")]
@@ -140,16 +142,15 @@ pub async fn join(
 ) -> Result<Joined, StartError> {
     let incarnation = wal.incarnation();
     let before = quorum.image().borrow().clone();
-    let boot = match before.brokers.get(&node) {
-        Some(known) if known.incarnation == incarnation => known.boot + 1,
-        _ => 1,
-    };
+    let recorded = before.brokers.get(&node).filter(|known| known.incarnation == incarnation).map(|known| known.boot);
+    let boot = on_disk(wal, move |wal| wal.next_boot(recorded)).await??;
     let version = env!("CARGO_PKG_VERSION").to_owned();
     let register = Command::RegisterBroker { node, incarnation, boot, endpoints, version, now_ms: clock.wall_ms() };
     let epoch = match accepted(quorum.propose(&register).await?)? {
         Response::BrokerEpoch(epoch) => epoch,
         _ => return Err(StartError::UnexpectedAnswer("RegisterBroker")),
     };
+    on_disk(wal, move |wal| wal.registered(epoch, boot)).await??;
     let replica: Arc<dyn Replica> = Arc::new(LocalReplica(wal.clone()));
     let open: Vec<_> = before.ledgers.iter().filter(|(_, l)| l.node == node && l.end.is_none()).collect();
     for (id, recorded) in open {
@@ -174,6 +175,15 @@ pub async fn join(
         Arc::downgrade(&(ledger.clone() as Arc<dyn crate::wal::WalEvents>));
     registry.listen(listener);
     Ok(Joined { epoch, ledger })
+}
+
+/// Runs what waits for the disk where that holds up no runtime worker.
+async fn on_disk<T: Send + 'static>(
+    wal: &Arc<Wal>,
+    work: impl FnOnce(&Wal) -> T + Send + 'static,
+) -> Result<T, StartError> {
+    let wal = wal.clone();
+    tokio::task::spawn_blocking(move || work(&wal)).await.map_err(|_| StartError::UnexpectedAnswer("a start's record"))
 }
 
 fn accepted(response: Response) -> Result<Response, metadata::Reject> {

@@ -14,6 +14,7 @@
 //! The WAL knows ledgers as numbers and payloads as bytes. It must never look into a payload, decide what is needed, or
 //! read a clock for anything but metrics and the moment of a closing block.
 
+mod boot;
 mod error;
 mod files;
 mod format;
@@ -40,7 +41,8 @@ use crate::base::checksum::crc32c;
 use crate::base::{EntryId, LedgerId, WalIncarnation};
 use crate::env::{Disk, Entropy};
 
-pub use error::{AppendError, FullReason, OpenError, PUT_BACK, ReadError, SealError};
+pub use boot::OldCopy;
+pub use error::{AppendError, FullReason, OpenError, PUT_BACK, ReadError, RecordError, SealError};
 pub use format::{HEAD, payload_crc};
 pub use metrics::{GROUP_ENTRIES_BOUNDS, Metrics, SYNC_MICROS_BOUNDS};
 pub use quarantine::Quarantined;
