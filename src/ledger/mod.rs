@@ -8,16 +8,16 @@
 
 pub mod core;
 mod drive;
+mod links;
 pub mod placement;
 mod recover;
-mod recovery;
 mod replica;
 pub mod wire;
 mod writer;
 
 pub use drive::{Answering, DriveParts, Link, Links, NotSent, Openings, drive};
+pub use links::{NoLinks, NodeReplicas, OwnWal, PeerLinks};
 pub use recover::{RecoverError, RecoveryParts, Registrations, Replicas, recover_ledger, recover_ledgers};
-pub use recovery::{RecoveryError, seal_ledger};
 pub use replica::{LocalReplica, Replica};
 pub use writer::{
     Durable, ENTRY_HEAD_BYTES, LedgerError, LedgerEvents, LedgerWriter, Proposal, REPLICAS_WANTED, batch_of,

@@ -7,13 +7,9 @@ use crate::metadata::{Image, Replica};
 
 /// Brokers that may hold a replica of what `own` writes: registered, not fenced, and not about to leave.
 pub fn candidates(image: &Image, own: NodeId) -> Vec<Replica> {
-    let fit = image.brokers.iter().filter(|(node, broker)| **node == own || (!broker.fenced && stays(image, **node)));
+    let fit =
+        image.brokers.iter().filter(|(node, broker)| **node == own || (!broker.fenced && !image.is_draining(**node)));
     fit.map(|(node, broker)| Replica { node: *node, incarnation: broker.incarnation }).collect()
-}
-
-/// Whether the node is to go on holding things.
-fn stays(_image: &Image, _node: NodeId) -> bool {
-    true
 }
 
 /// The number of each node's rack; nodes without one have none.
