@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::ClusterId;
-use crate::broker::{self, Broker, BrokerParts, Registry};
+use crate::broker::{self, Broker, BrokerParts, JoinParts, Registry};
 use crate::config::Config;
 use crate::env::{Clock, Disk, Entropy, RealDisk};
-use crate::metadata::{Command, Endpoint, Response};
+use crate::metadata::{Command, Endpoint, Reject, Response};
 use crate::object::Objects;
 use crate::quorum::{self, Create, Quorum, QuorumOptions};
 use crate::security;
@@ -30,6 +30,16 @@ pub(super) struct Opened {
     pub quorum: Arc<Quorum>,
     pub wal: Arc<Wal>,
     pub objects: Arc<Objects>,
+}
+
+/// Why the broker did not join.
+fn join_error(error: broker::StartError) -> Error {
+    match error {
+        broker::StartError::Rejected(reject @ (Reject::Fenced { .. } | Reject::StaleBrokerEpoch { .. })) => {
+            Error::Fenced(reject.to_string())
+        }
+        error => storage(error),
+    }
 }
 
 fn storage(error: impl std::fmt::Display) -> Error {
@@ -80,16 +90,19 @@ pub(super) async fn open(
 
     let image = quorum.image().borrow().clone();
     let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(&config.data_dir));
-    let wal_options = config.wal_options();
+    let (wal_options, node) = (config.wal_options(), config.node);
     let (for_wal, wal_entropy, wal_image) = (registry.clone(), entropy.clone(), image.clone());
-    let opened =
-        tokio::task::spawn_blocking(move || broker::open_wal(disk, &*wal_entropy, wal_options, &wal_image, for_wal))
-            .await
-            .map_err(storage)?
-            .map_err(|error| wal_error(&config.data_dir, error))?;
+    let opened = tokio::task::spawn_blocking(move || {
+        broker::open_wal(disk, &*wal_entropy, wal_options, node, &wal_image, for_wal)
+    })
+    .await
+    .map_err(storage)?
+    .map_err(|error| wal_error(&config.data_dir, error))?;
     let wal = opened.wal.clone();
 
-    let joined = broker::join(&quorum, config.node, &wal, &registry, endpoints, &*clock).await.map_err(storage)?;
+    let join =
+        JoinParts { quorum: &quorum, node, wal: &wal, registry: &registry, peers: None, endpoints, clock: &*clock };
+    let joined = broker::join(join).await.map_err(join_error)?;
     let image = quorum.image().borrow().clone();
     let place = (config.node, joined.epoch);
     broker::open_partitions(&registry, place, &image, &*opened.holdings, clock.wall_ms()).map_err(storage)?;

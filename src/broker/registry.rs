@@ -18,6 +18,15 @@ use crate::wal::{Synced, WalEvents};
 
 use super::exposure::{Exposed, Exposure, Queues};
 
+/// Why this process may do nothing more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// Storage failed, for good.
+    Storage(String),
+    /// The cluster goes on without this process: its broker epoch counts no more.
+    Fenced(String),
+}
+
 #[derive(Default)]
 struct Partitions {
     by_id: HashMap<PartitionId, Arc<Partition>>,
@@ -79,7 +88,7 @@ pub struct Registry {
     clock: Arc<dyn Clock>,
     /// Who waits for the WAL's news.
     listeners: RwLock<Vec<Weak<dyn WalEvents>>>,
-    failed: watch::Sender<Option<String>>,
+    failed: watch::Sender<Option<Failure>>,
     /// Woken when the exposure has grown beyond what an upload waits for.
     pub upload_due: Notify,
     upload_bytes: u64,
@@ -231,13 +240,25 @@ impl Registry {
         self.listeners.write().unwrap_or_else(PoisonError::into_inner).push(listener);
     }
 
+    /// Nothing is taken or answered any more. The first reason stands.
+    fn end(&self, failure: Failure) {
+        self.failed.send_if_modified(|known| {
+            let is_first = known.is_none();
+            known.get_or_insert(failure);
+            is_first
+        });
+        for partition in self.all() {
+            partition.close();
+        }
+    }
+
     /// Storage outside the WAL failed for good: the node fences itself as it does for the WAL.
     pub fn fence(&self, reason: &str) {
         WalEvents::failed(self, reason);
     }
 
-    /// The reason why storage latched off, once it has.
-    pub fn failure(&self) -> watch::Receiver<Option<String>> {
+    /// Why this process has to end, once it has to.
+    pub fn failure(&self) -> watch::Receiver<Option<Failure>> {
         self.failed.subscribe()
     }
 }
@@ -268,7 +289,7 @@ impl LedgerEvents for Registry {
     }
 
     fn fenced(&self, reason: &str) {
-        WalEvents::failed(self, reason);
+        self.end(Failure::Fenced(reason.to_owned()));
     }
 }
 
@@ -282,10 +303,7 @@ impl WalEvents for Registry {
     }
 
     fn failed(&self, reason: &str) {
-        self.failed.send_replace(Some(reason.to_owned()));
-        for partition in self.all() {
-            partition.close();
-        }
+        self.end(Failure::Storage(reason.to_owned()));
     }
 }
 

@@ -61,11 +61,21 @@ impl World {
         let disk = self.disk.clone();
         let (image, for_wal) = (quorum.image().borrow().clone(), registry.clone());
         let wal = WalOptions { segment_bytes: 1 << 20, budget_bytes: 8 << 20, queue_bytes: 1 << 20 };
-        let opened =
-            tokio::task::spawn_blocking(move || open_wal(Arc::new(disk), &SeededEntropy::new(1), wal, &image, for_wal));
+        let opened = tokio::task::spawn_blocking(move || {
+            open_wal(Arc::new(disk), &SeededEntropy::new(1), wal, NODE, &image, for_wal)
+        });
         let opened = opened.await.expect("no panic").expect("a WAL");
         let wal = opened.wal.clone();
-        let joined = join(&quorum, NODE, &wal, &registry, Vec::new(), &*clock).await.expect("joined");
+        let joined = join(JoinParts {
+            quorum: &quorum,
+            node: NODE,
+            wal: &wal,
+            registry: &registry,
+            peers: None,
+            endpoints: Vec::new(),
+            clock: &*clock,
+        });
+        let joined = joined.await.expect("joined");
         let image = quorum.image().borrow().clone();
         open_partitions(&registry, (NODE, joined.epoch), &image, &*opened.holdings, clock.wall_ms())
             .expect("partitions");

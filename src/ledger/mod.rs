@@ -7,15 +7,20 @@
 //! With one node the replica set has one member, and everything goes the same way.
 
 pub mod core;
-mod recovery;
+mod drive;
+mod links;
+pub mod placement;
+mod recover;
 mod replica;
 pub mod wire;
 mod writer;
 
-pub use recovery::{RecoveryError, seal_ledger};
+pub use drive::{Answering, DriveParts, Link, Links, NotSent, Openings, drive};
+pub use links::{NoLinks, NodeReplicas, OwnWal, PeerLinks};
+pub use recover::{RecoverError, RecoveryParts, Registrations, Replicas, recover_ledger, recover_ledgers};
 pub use replica::{LocalReplica, Replica};
 pub use writer::{
-    Durable, ENTRY_HEAD_BYTES, EntryPayload, LedgerError, LedgerEvents, LedgerWriter, REPLICAS_WANTED, Run, batch_of,
+    Durable, ENTRY_HEAD_BYTES, LedgerError, LedgerEvents, LedgerWriter, Proposal, REPLICAS_WANTED, batch_of,
     decode_entry, writer_options,
 };
 

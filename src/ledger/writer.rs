@@ -17,12 +17,14 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 use crate::base::codec::{DecodeError, Reader};
+use crate::base::limits::LEDGER_MESSAGE_ENTRIES_MAX;
 use crate::base::{EntryId, LedgerId, NodeId, PartitionId, TopicId};
 use crate::batch::{HEAD_BYTES, StoredBatch};
 use crate::metadata;
 use crate::wal::{self, Entry, HEAD, Location, Synced, Wal, WalEvents};
 
-use super::core::{self, Identity, Payload, Plant, Reply, Request, WriterAction, WriterEvent, WriterOptions};
+use super::core::{self, Identity, Plant, Reply, Request, WriterAction, WriterEvent, WriterOptions};
+use super::wire::{self, Payload};
 
 /// Bytes of an entry before the batch: topic id (16), partition index (4), flags (4, zero).
 pub const ENTRY_HEAD_BYTES: usize = 24;
@@ -51,19 +53,6 @@ pub enum LedgerError {
     TooLarge { max: u64 },
 }
 
-/// An entry on its way: the head is its own, the body is shared with the request that brought it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EntryPayload {
-    pub head: [u8; HEAD],
-    pub body: Bytes,
-}
-
-impl Payload for EntryPayload {
-    fn bytes(&self) -> usize {
-        HEAD + self.body.len()
-    }
-}
-
 /// An entry that is durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Durable {
@@ -81,18 +70,6 @@ pub trait LedgerEvents: Send + Sync {
     fn durable(&self, entries: &[Durable]);
     /// This process is not the writer any more: what is not durable by now is not acknowledged, ever.
     fn fenced(&self, reason: &str);
-}
-
-/// A batch of entries for one replica, in sequence.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Run {
-    /// To this incarnation only.
-    pub to: metadata::Replica,
-    pub ledger: LedgerId,
-    /// Entries below are durable.
-    pub durable: EntryId,
-    pub first: EntryId,
-    pub payloads: Vec<EntryPayload>,
 }
 
 /// A replica set to be proposed in place of the present one.
@@ -116,17 +93,17 @@ struct Waiting {
 struct Outbox {
     /// Without a connection nothing is kept: with the next one everything is sent again.
     connected: bool,
-    requests: VecDeque<(metadata::Replica, Request<EntryPayload>)>,
+    requests: VecDeque<(metadata::Replica, Request<Payload>)>,
     wake: Arc<Notify>,
 }
 
 struct State {
-    core: core::Writer<EntryPayload>,
+    core: core::Writer<Payload>,
     /// Entry of the open ledger that `waiting` begins with.
     front: EntryId,
     waiting: VecDeque<Waiting>,
     /// Taken while the ledger was being closed, or moved to the present one: the own WAL does not have them yet.
-    unwritten: VecDeque<(EntryId, EntryPayload)>,
+    unwritten: VecDeque<(EntryId, Payload)>,
     outboxes: BTreeMap<NodeId, Outbox>,
     proposal: Option<Proposal>,
     /// Entries ever taken.
@@ -220,10 +197,10 @@ impl LedgerWriter {
     }
 
     /// The open ledger and its end, once everything in it is durable and nothing else can become of it.
-    pub fn settled(&self) -> Option<(LedgerId, EntryId)> {
+    pub fn closing_position(&self) -> Option<(LedgerId, EntryId)> {
         let state = self.state();
-        let settled = state.waiting.is_empty() && !state.core.is_closing() && !state.core.is_fenced();
-        settled.then(|| (state.core.ledger(), state.core.next()))
+        let is_settled = state.waiting.is_empty() && !state.core.is_closing() && !state.core.is_fenced();
+        is_settled.then(|| (state.core.ledger(), state.core.next()))
     }
 
     /// Woken when appends may be tried again that were refused with [`LedgerError::Full`].
@@ -238,9 +215,9 @@ impl LedgerWriter {
     /// Enters a batch; never blocks on anything but other appends. `token` comes back when it is durable. An error
     /// changes nothing.
     pub fn append(&self, partition: PartitionId, token: u64, batch: &StoredBatch) -> Result<(), LedgerError> {
-        let payload = EntryPayload { head: encode_head(partition, &batch.head), body: batch.body.clone() };
+        let payload = Payload::new(encode_head(partition, &batch.head), batch.body.clone());
         let max = self.wal.payload_bytes_max();
-        if payload.bytes() as u64 > max {
+        if payload.len() as u64 > max {
             return Err(LedgerError::TooLarge { max });
         }
         // Held across the hand-over, so that entries reach the WAL in sequence.
@@ -256,8 +233,7 @@ impl LedgerWriter {
         // While the ledger is being closed nothing of it is written any more: the entry will be one of the next.
         if !state.core.is_closing() {
             let (ledger, entry) = (state.core.ledger(), state.core.next());
-            let EntryPayload { head, body } = payload.clone();
-            if let Err(error) = self.wal.append(Entry { ledger, entry, token, head, body }) {
+            if let Err(error) = self.hand_over((ledger, entry), token, &payload) {
                 state.sealed |= error == wal::AppendError::Sealed;
                 drop(state);
                 // That the ledger is sealed is said where no partition is held.
@@ -277,12 +253,24 @@ impl LedgerWriter {
         Ok(())
     }
 
+    /// Hands an entry to the own WAL.
+    fn hand_over(&self, at: (LedgerId, EntryId), token: u64, payload: &Payload) -> Result<(), wal::AppendError> {
+        let (head, body) = (*payload.head(), payload.body().clone());
+        self.wal.append_checked(Entry { ledger: at.0, entry: at.1, token, head, body }, payload.crc())
+    }
+
     /// Gives the core an event and carries out what comes of it.
     pub(super) fn step(&self, event: WriterEvent) {
         let mut news = self.delivery.lock().unwrap_or_else(PoisonError::into_inner);
         let mut state = self.state();
         self.step_locked(&mut state, event, &mut news);
         self.finish(state, news);
+    }
+
+    /// Does what appends could not do, for a partition was held.
+    pub(super) fn settle(&self) {
+        let news = self.delivery.lock().unwrap_or_else(PoisonError::into_inner);
+        self.finish(self.state(), news);
     }
 
     fn step_locked(&self, state: &mut State, event: WriterEvent, news: &mut Vec<Durable>) {
@@ -310,7 +298,7 @@ impl LedgerWriter {
         }
     }
 
-    fn carry_out(&self, state: &mut State, action: WriterAction<EntryPayload>, news: &mut Vec<Durable>) {
+    fn carry_out(&self, state: &mut State, action: WriterAction<Payload>, news: &mut Vec<Durable>) {
         match action {
             WriterAction::Send { to, request } if to.node == self.own.node => {
                 if let Request::Append { entry, payload, .. } = request {
@@ -359,8 +347,7 @@ impl LedgerWriter {
         while let Some((entry, payload)) = state.unwritten.front() {
             let place = entry.0.checked_sub(state.front.0).and_then(|place| usize::try_from(place).ok());
             let token = place.and_then(|place| state.waiting.get(place)).map_or(0, |waiting| waiting.token);
-            let EntryPayload { head, body } = payload.clone();
-            match self.wal.append(Entry { ledger, entry: *entry, token, head, body }) {
+            match self.hand_over((ledger, *entry), token, payload) {
                 Ok(()) => drop(state.unwritten.pop_front()),
                 Err(error) => {
                     state.sealed |= error == wal::AppendError::Sealed;
@@ -409,31 +396,28 @@ impl LedgerWriter {
     }
 
     /// What is to be sent to `node` next, in one message of about `bytes_max`.
-    pub(super) fn take_run(&self, node: NodeId, bytes_max: usize) -> Option<Run> {
+    pub(super) fn take_message(&self, node: NodeId, bytes_max: usize) -> Option<wire::Request> {
         let mut state = self.state();
         let requests = &mut state.outboxes.get_mut(&node)?.requests;
-        let mut run: Option<Run> = None;
-        let mut bytes = 0;
-        while let Some((to, request)) = requests.front() {
-            let Request::Append { ledger, entry, durable, payload } = request else {
-                requests.pop_front();
-                continue;
-            };
-            let joins = run.as_ref().is_none_or(|run| {
-                let next = run.first.0 + run.payloads.len() as u64;
-                (run.to, run.ledger, next) == (*to, *ledger, entry.0) && bytes + payload.bytes() <= bytes_max
-            });
-            if !joins {
+        let ((to, request), mut payloads) = (requests.front()?.clone(), Vec::new());
+        let Request::Append { ledger, entry: first, mut durable, .. } = request else {
+            requests.pop_front();
+            return None;
+        };
+        let (mut next, mut bytes) = (first, 0);
+        while let Some((of, Request::Append { ledger: in_ledger, entry, durable: below, payload })) = requests.front() {
+            let fits = payloads.is_empty() || bytes + payload.wire_bytes() <= bytes_max;
+            let joins = (*of, *in_ledger, *entry) == (to, ledger, next) && payloads.len() < LEDGER_MESSAGE_ENTRIES_MAX;
+            if !fits || !joins {
                 break;
             }
-            bytes += payload.bytes();
-            let new = || Run { to: *to, ledger: *ledger, durable: *durable, first: *entry, payloads: Vec::new() };
-            let run = run.get_or_insert_with(new);
-            run.durable = run.durable.max(*durable);
-            run.payloads.push(payload.clone());
+            bytes += payload.wire_bytes();
+            (next, durable) = (next.next(), durable.max(*below));
+            payloads.push(payload.clone());
             requests.pop_front();
         }
-        run
+        let ask = wire::Ask::Append { durable, first, payloads };
+        Some(wire::Request { to: to.incarnation, ledger, ask })
     }
 }
 
