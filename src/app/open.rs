@@ -14,6 +14,7 @@ use crate::metadata::{Command, Endpoint, Response};
 use crate::object::Objects;
 use crate::quorum::{self, Create, Quorum, QuorumOptions};
 use crate::security;
+use crate::security::bundle::TOKEN_FILE;
 use crate::wal::{OpenError, Wal};
 use tokio_rustls::TlsConnector;
 
@@ -114,6 +115,15 @@ pub(super) async fn open(
 
 async fn open_quorum(config: &Config, objects: &Objects, entropy: Arc<dyn Entropy>) -> Result<Arc<Quorum>, Error> {
     let dir = config.data_dir.join("metadata");
+    let token = config.data_dir.join(TOKEN_FILE);
+    if token.exists() {
+        // Alone it would make metadata of its own, under the same cluster id.
+        return Err(Error::Configuration(format!(
+            "{} says that this node has to join its cluster first, which this release cannot: use the release that the \
+             cluster runs",
+            token.display()
+        )));
+    }
     // Metadata are made only together with the WAL: a folder that has one and not the other has lost something.
     let create = if is_empty(&config.data_dir.join("wal")) { Create::Quorum } else { Create::No };
     let quorum = Quorum::start(QuorumOptions { dir, node: config.node, create }, entropy).await;

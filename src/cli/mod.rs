@@ -6,6 +6,7 @@
 
 mod args;
 mod init;
+pub mod join;
 mod logging;
 pub mod notify;
 pub mod ready;

@@ -9,6 +9,7 @@ mod check;
 mod error;
 mod options;
 mod parts;
+mod peers;
 mod show;
 mod sources;
 mod suggest;
@@ -25,6 +26,7 @@ use crate::security::TlsFiles;
 pub use address::HostPort;
 pub use error::ConfigError;
 pub use options::Options;
+pub use peers::{PEERS_FILE, peers_text, read_peers};
 pub use sources::Sources;
 
 /// Name of the configuration file in a folder made by `casemate init`.
@@ -33,6 +35,8 @@ pub const FILE_NAME: &str = "casemate.toml";
 pub const PLAINTEXT: &str = "PLAINTEXT";
 /// Name of the mutual TLS listener, as Kafka would name it.
 pub const SSL: &str = "SSL";
+/// Name of the listener for the other nodes. Clients are never told of it.
+pub const PEER: &str = "PEER";
 
 /// How a process serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,18 +69,18 @@ impl DevListeners {
     }
 }
 
-/// One Kafka listener.
+/// One listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
-    /// `PLAINTEXT` or `SSL`.
+    /// `PLAINTEXT`, `SSL` or `PEER`.
     pub name: &'static str,
     pub bind: SocketAddr,
-    /// What clients are told; port 0 is the port that was bound. None for the address that was bound.
+    /// What clients, or the other nodes, are told; port 0 is the port that was bound. None for the address that was bound.
     pub advertise: Option<HostPort>,
 }
 
 impl Listener {
-    /// What clients are told, now that the listener is bound to `bound`.
+    /// What they are told, now that the listener is bound to `bound`.
     pub fn endpoint(&self, bound: SocketAddr) -> Endpoint {
         let (host, port) = match &self.advertise {
             Some(HostPort { host, port: 0 }) => (host.clone(), bound.port()),
@@ -105,6 +109,8 @@ pub struct Config {
     /// Only in [`Mode::Dev`].
     pub plaintext: Option<Listener>,
     pub tls: Listener,
+    /// For the other nodes; only in [`Mode::Serve`].
+    pub peer: Option<Listener>,
     pub tls_files: TlsFiles,
     pub admin: SocketAddr,
     pub place: Place,
@@ -185,6 +191,34 @@ pub fn initial_file(
     options.listeners.advertise = advertise.to_owned();
     options.kafka.insert("super.users".to_owned(), options::Scalar::Text(super_users.to_owned()));
     show::initial(&options)
+}
+
+/// What a node that joins a cluster serves with.
+pub struct Joining<'a> {
+    pub cluster: ClusterId,
+    pub node: NodeId,
+    /// See `[listeners]`.
+    pub tls: &'a str,
+    pub advertise: &'a str,
+    /// See `[peer]`.
+    pub peer_listen: &'a str,
+    pub peer_advertise: &'a str,
+    /// What all nodes of the cluster have in common, by the names that `--set` has for them.
+    pub settings: &'a [(String, String)],
+}
+
+/// Text of the file that a node begins with which joins a cluster.
+pub fn joining_file(joining: &Joining) -> Result<String, ConfigError> {
+    let mut options = Options { cluster_id: joining.cluster.to_string(), ..Options::default() };
+    options.node_id = u32::try_from(joining.node.0).unwrap_or(0);
+    options.listeners.tls = joining.tls.to_owned();
+    options.listeners.advertise = joining.advertise.to_owned();
+    options.peer.listen = joining.peer_listen.to_owned();
+    options.peer.advertise = joining.peer_advertise.to_owned();
+    let text = Some(show::initial(&options)?);
+    let sets = joining.settings.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let merged = sources::merge(&Sources { file: FILE_NAME.into(), text, sets, ..Sources::default() })?;
+    show::initial(&merged.options)
 }
 
 #[cfg(test)]

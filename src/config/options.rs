@@ -20,6 +20,7 @@ pub struct Options {
     /// Folder of the data; empty for the folder of the configuration file.
     pub data_dir: String,
     pub listeners: Listeners,
+    pub peer: Peer,
     pub tls: Tls,
     pub wal: Wal,
     pub objects: Objects,
@@ -36,6 +37,16 @@ pub struct Listeners {
     /// `IP:PORT` of the mutual TLS listener; port 0 takes a free one.
     pub tls: String,
     /// `HOST:PORT` that clients are told; port 0 is the port listened on. Empty for the address listened on.
+    pub advertise: String,
+}
+
+/// Where the other nodes of the cluster connect.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Peer {
+    /// `IP:PORT`; port 0 takes a free one.
+    pub listen: String,
+    /// `HOST:PORT` that the other nodes are told. Empty for the address listened on.
     pub advertise: String,
 }
 
@@ -131,6 +142,12 @@ pub struct Limits {
 impl Default for Listeners {
     fn default() -> Self {
         Listeners { tls: "127.0.0.1:9093".to_owned(), advertise: String::new() }
+    }
+}
+
+impl Default for Peer {
+    fn default() -> Self {
+        Peer { listen: "127.0.0.1:9094".to_owned(), advertise: String::new() }
     }
 }
 
