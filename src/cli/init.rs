@@ -7,6 +7,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Write};
+use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -14,7 +15,7 @@ use anyhow::{Context, Result, bail};
 
 use super::absolute;
 use crate::base::{ClusterId, NodeId};
-use crate::config::{self, Config, HostPort, Sources};
+use crate::config::{self, Config, HostPort, Identity, Sources};
 use crate::env::{Clock, Entropy, SystemClock, SystemEntropy};
 use crate::security::bundle::TOKEN_FILE;
 use crate::security::{self, InitOptions};
@@ -41,6 +42,17 @@ pub(super) struct Request {
     pub listen: String,
     /// None tells clients the address that is listened on.
     pub advertise: Option<HostPort>,
+    /// `IP:PORT` for other nodes.
+    pub peer_listen: String,
+}
+
+/// Where other nodes connect, unless somebody says otherwise: where clients do, at this port; or at any, as clients do.
+const PEER_PORT: u16 = 9094;
+
+/// `IP:PORT` for other nodes beside `listen` for clients.
+pub(super) fn peer_listen(listen: &str) -> Result<String> {
+    let bind = HostPort::parse_bind(listen).map_err(|why| anyhow::anyhow!("--listen = {listen}: {why}"))?;
+    Ok(SocketAddr::new(bind.ip(), if bind.port() == 0 { 0 } else { PEER_PORT }).to_string())
 }
 
 /// What was made.
@@ -52,7 +64,13 @@ pub(super) struct Made {
 
 impl Request {
     /// Without `advertise` clients are told the first host, or the name of this machine.
-    pub fn new(dir: PathBuf, hosts: Vec<String>, listen: String, advertise: Option<String>) -> Result<Request> {
+    pub fn new(
+        dir: PathBuf,
+        hosts: Vec<String>,
+        listen: String,
+        advertise: Option<String>,
+        peer: Option<String>,
+    ) -> Result<Request> {
         let bind = HostPort::parse_bind(&listen).map_err(|why| anyhow::anyhow!("--listen = {listen}: {why}"))?;
         let advertise = match advertise {
             Some(text) => HostPort::parse(&text).map_err(|why| anyhow::anyhow!("--advertise = {text}: {why}"))?,
@@ -62,7 +80,9 @@ impl Request {
                 HostPort { host: unbracketed(&first.unwrap_or(own)), port: bind.port() }
             }
         };
-        Ok(Request { dir, hosts, listen, advertise: Some(advertise) })
+        let peer_listen = peer.map_or_else(|| peer_listen(&listen), Ok)?;
+        HostPort::parse_bind(&peer_listen).map_err(|why| anyhow::anyhow!("--peer-listen = {peer_listen}: {why}"))?;
+        Ok(Request { dir, hosts, listen, advertise: Some(advertise), peer_listen })
     }
 
     /// Where the client settings in the folder point to.
@@ -72,7 +92,20 @@ impl Request {
 
     fn configuration(&self, cluster: ClusterId, super_users: &str) -> Result<String> {
         let advertise = self.advertise.as_ref().map(HostPort::to_string).unwrap_or_default();
-        Ok(config::initial_file(cluster, FIRST_NODE, &self.listen, &advertise, super_users)?)
+        // Other nodes know this one by the host that clients do; its certificate has that.
+        let port = HostPort::parse_bind(&self.peer_listen).map_or(PEER_PORT, |bind| bind.port());
+        let peer = self.advertise.as_ref().map(|told| HostPort { host: told.host.clone(), port }.to_string());
+        let identity = Identity {
+            cluster,
+            node: FIRST_NODE,
+            tls: &self.listen,
+            advertise: &advertise,
+            peer_listen: &self.peer_listen,
+            peer_advertise: &peer.unwrap_or_default(),
+            name: "",
+            rack: "",
+        };
+        Ok(config::initial_file(&identity, super_users)?)
     }
 }
 

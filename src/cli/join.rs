@@ -4,13 +4,14 @@
 //! made, the configuration is put in place last. Beside what every node has, the folder holds the token of the bundle
 //! and the nodes to ask, until it has joined. It has no authority's key: only the first node's has.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
 use super::init::{cannot_make, make_data_folders, make_folder, put, write_private};
-use crate::config::{self, HostPort, Joining};
-use crate::env::Clock;
+use crate::config::{self, HostPort, Identity, Joining};
+use crate::env::{Clock, SystemClock};
+use crate::security::Passphrase;
 use crate::security::bundle::Bundle;
 
 /// What to make out of a bundle.
@@ -38,6 +39,20 @@ pub fn init(request: &Request, bundle: &Bundle, clock: &dyn Clock) -> Result<Pat
     })
 }
 
+/// The same from the sealed file; answers what to do next. Blocks on file I/O, and for about a second.
+pub(super) fn from_file(request: &Request, file: &Path, passphrase: Passphrase) -> Result<String> {
+    let sealed = Bundle::read(file)?;
+    let bundle = Bundle::open(&sealed, &passphrase)?;
+    let made = init(request, &bundle, &SystemClock)?;
+    let Bundle { node, name, cluster, .. } = &bundle;
+    Ok(format!(
+        "node {node} ({name}) of cluster {cluster} in {}\n\nstart it:   casemate serve --config {}\nIt joins its \
+         cluster then; the bundle is of no more use and can be deleted.\n",
+        made.parent().unwrap_or(Path::new("")).display(),
+        made.display()
+    ))
+}
+
 fn configuration(request: &Request, bundle: &Bundle) -> Result<String> {
     let Request { listen, advertise, peer_listen, .. } = request;
     let bind = HostPort::parse_bind(listen).map_err(|why| anyhow::anyhow!("--listen = {listen}: {why}"))?;
@@ -46,28 +61,29 @@ fn configuration(request: &Request, bundle: &Bundle) -> Result<String> {
         None => HostPort { host: bundle.host.clone(), port: bind.port() },
     };
     let everywhere = HostPort { host: "0.0.0.0".to_owned(), port: bundle.port }.to_string();
-    let joining = Joining {
+    let identity = Identity {
         cluster: bundle.cluster,
         node: bundle.node,
         tls: listen,
         advertise: &advertise.to_string(),
         peer_listen: peer_listen.as_deref().unwrap_or(&everywhere),
         peer_advertise: &HostPort { host: bundle.host.clone(), port: bundle.port }.to_string(),
-        settings: &bundle.settings,
+        name: &bundle.name,
+        rack: &bundle.rack,
     };
-    config::joining_file(&joining).context("the join bundle carries options that this release does not take")
+    config::joining_file(&Joining { identity, settings: &bundle.settings })
+        .context("the join bundle carries options that this release does not take")
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::path::Path;
 
     use super::*;
     use crate::base::{ClusterId, NodeId};
     use crate::cli::{check_files, sentence};
     use crate::config::{Config, Sources};
-    use crate::env::{SystemClock, SystemEntropy};
+    use crate::env::SystemEntropy;
     use crate::security::bundle::{Invitation, KnownNode, Token, make};
     use crate::security::{InitOptions, create, issue_node};
 

@@ -132,6 +132,12 @@ impl Config {
         check::check(sources::merge(sources)?, sources, Some(listeners))
     }
 
+    /// What people call this node.
+    pub fn node_name(&self) -> String {
+        let name = &self.options.peer.name;
+        if name.is_empty() { format!("node-{}", self.node) } else { name.clone() }
+    }
+
     /// A path of the options; None where it is not set. A relative one begins at the data folder.
     pub fn path(&self, option: &str) -> Option<PathBuf> {
         (!option.is_empty()).then(|| self.data_dir.join(option))
@@ -177,24 +183,8 @@ impl Config {
     }
 }
 
-/// Text of the file that `casemate init` writes.
-pub fn initial_file(
-    cluster: ClusterId,
-    node: NodeId,
-    tls: &str,
-    advertise: &str,
-    super_users: &str,
-) -> Result<String, ConfigError> {
-    let mut options = Options { cluster_id: cluster.to_string(), ..Options::default() };
-    options.node_id = u32::try_from(node.0).unwrap_or(0);
-    options.listeners.tls = tls.to_owned();
-    options.listeners.advertise = advertise.to_owned();
-    options.kafka.insert("super.users".to_owned(), options::Scalar::Text(super_users.to_owned()));
-    show::initial(&options)
-}
-
-/// What a node that joins a cluster serves with.
-pub struct Joining<'a> {
+/// Who a new node is and where it listens.
+pub struct Identity<'a> {
     pub cluster: ClusterId,
     pub node: NodeId,
     /// See `[listeners]`.
@@ -203,19 +193,41 @@ pub struct Joining<'a> {
     /// See `[peer]`.
     pub peer_listen: &'a str,
     pub peer_advertise: &'a str,
+    pub name: &'a str,
+    pub rack: &'a str,
+}
+
+impl Identity<'_> {
+    fn options(&self) -> Options {
+        let mut options = Options { cluster_id: self.cluster.to_string(), ..Options::default() };
+        options.node_id = u32::try_from(self.node.0).unwrap_or(0);
+        options.listeners.tls = self.tls.to_owned();
+        options.listeners.advertise = self.advertise.to_owned();
+        options.peer.listen = self.peer_listen.to_owned();
+        options.peer.advertise = self.peer_advertise.to_owned();
+        options.peer.name = self.name.to_owned();
+        options.peer.rack = self.rack.to_owned();
+        options
+    }
+}
+
+/// Text of the file that `casemate init` writes.
+pub fn initial_file(identity: &Identity, super_users: &str) -> Result<String, ConfigError> {
+    let mut options = identity.options();
+    options.kafka.insert("super.users".to_owned(), options::Scalar::Text(super_users.to_owned()));
+    show::initial(&options)
+}
+
+/// What a node that joins a cluster serves with.
+pub struct Joining<'a> {
+    pub identity: Identity<'a>,
     /// What all nodes of the cluster have in common, by the names that `--set` has for them.
     pub settings: &'a [(String, String)],
 }
 
 /// Text of the file that a node begins with which joins a cluster.
 pub fn joining_file(joining: &Joining) -> Result<String, ConfigError> {
-    let mut options = Options { cluster_id: joining.cluster.to_string(), ..Options::default() };
-    options.node_id = u32::try_from(joining.node.0).unwrap_or(0);
-    options.listeners.tls = joining.tls.to_owned();
-    options.listeners.advertise = joining.advertise.to_owned();
-    options.peer.listen = joining.peer_listen.to_owned();
-    options.peer.advertise = joining.peer_advertise.to_owned();
-    let text = Some(show::initial(&options)?);
+    let text = Some(show::initial(&joining.identity.options())?);
     let sets = joining.settings.iter().map(|(key, value)| format!("{key}={value}")).collect();
     let merged = sources::merge(&Sources { file: FILE_NAME.into(), text, sets, ..Sources::default() })?;
     show::initial(&merged.options)

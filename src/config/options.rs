@@ -46,8 +46,12 @@ pub struct Listeners {
 pub struct Peer {
     /// `IP:PORT`; port 0 takes a free one.
     pub listen: String,
-    /// `HOST:PORT` that the other nodes are told. Empty for the address listened on.
+    /// `HOST:PORT` that the other nodes are told; port 0 is the port listened on. Empty for the address listened on.
     pub advertise: String,
+    /// What people call this node; no two nodes have the same name. Empty for `node-ID`.
+    pub name: String,
+    /// Where it stands: a rack or a zone. May be empty.
+    pub rack: String,
 }
 
 /// PEM files of the listeners. Relative paths begin at the data folder.
@@ -147,7 +151,7 @@ impl Default for Listeners {
 
 impl Default for Peer {
     fn default() -> Self {
-        Peer { listen: "127.0.0.1:9094".to_owned(), advertise: String::new() }
+        Peer { listen: "127.0.0.1:9094".to_owned(), advertise: String::new(), name: String::new(), rack: String::new() }
     }
 }
 

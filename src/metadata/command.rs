@@ -203,6 +203,16 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// The node that alone may propose this, where that is so: what it says about itself.
+    pub fn only_by(&self) -> Option<NodeId> {
+        match self {
+            Command::RegisterSelf { node, .. } | Command::JoinNode { node, .. } => Some(*node),
+            _ => None,
+        }
+    }
+}
+
 /// An address under which a broker's listener is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
