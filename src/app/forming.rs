@@ -103,7 +103,7 @@ pub(super) async fn take_part(
     refuse_others_in_dev(config, quorum)?;
     tokio::select! {
         ready = quorum.ready() => ready.map_err(|error| storage(&error))?,
-        () = cluster::catch_up(peers, acquaintances) => {}
+        gone = cluster::catch_up(peers, acquaintances) => return Err(Error::Configuration(gone.to_string())),
     }
     if let Some((path, _)) = &folder.token {
         // Used up. If it stays behind, the next start finds that this node has joined.

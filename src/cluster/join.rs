@@ -28,6 +28,8 @@ use crate::security::bundle::{KNOWN_NODES_MAX, KnownNode, Token};
 const VERSION: u8 = 1;
 /// How long one node may take to answer.
 const ANSWER: Duration = Duration::from_secs(15);
+/// The same for who only wants to know who is there.
+const WHO_IS_THERE: Duration = Duration::from_secs(3);
 /// Pause between two rounds.
 const PAUSE: Duration = Duration::from_millis(500);
 /// How often a node that waits says so.
@@ -270,19 +272,36 @@ fn judge(error: PeerError) -> Said {
 }
 
 /// While this node catches up: asks the others again and again who is there, as its own metadata may not know who leads by
-/// now. Never returns.
-pub async fn catch_up(peers: &Peers, acquaintances: &Acquaintances) {
+/// now. Returns only when most of them do not know this node any more.
+pub async fn catch_up(peers: &Peers, acquaintances: &Acquaintances) -> JoinError {
     let request = Ask::WhoIsThere.encode();
+    let mut unwelcome = 0;
     loop {
-        for node in acquaintances.others() {
-            if let Ok(answer) = peers.call(node, Class::Control, request.clone(), ANSWER).await
-                && let Ok(Answer::There { nodes }) = Answer::decode(&answer)
-            {
-                acquaintances.learn(nodes);
+        let others = acquaintances.others();
+        let mut refusals = Vec::new();
+        for node in &others {
+            match peers.call(*node, Class::Control, request.clone(), WHO_IS_THERE).await {
+                Ok(answer) => {
+                    if let Ok(Answer::There { nodes }) = Answer::decode(&answer) {
+                        acquaintances.learn(nodes);
+                    }
+                }
+                Err(error) => refusals.extend(not_of_the_cluster(&error).map(|why| (*node, why))),
             }
+        }
+        unwelcome = if 2 * refusals.len() > others.len() { unwelcome + 1 } else { 0 };
+        if let Some((by, why)) = refusals.pop().filter(|_| unwelcome >= ROUNDS) {
+            return JoinError::Refused { by, why };
         }
         sleep(PAUSE).await;
     }
+}
+
+fn not_of_the_cluster(error: &PeerError) -> Option<String> {
+    let PeerError::NotSent { reason: NotSent::Dial(dial), .. } = error else { return None };
+    let DialError::Refused(refusal) = &**dial else { return None };
+    let gone = matches!(refusal.reason, Reason::Subject | Reason::Cluster | Reason::Generation);
+    gone.then(|| refusal.sentence.to_string())
 }
 
 /// Whether a node has joined with this folder, as far as the metadata say.

@@ -187,7 +187,8 @@ fn advertised(
     Ok(advertise)
 }
 
-/// Where the other nodes connect. Nothing listens there yet, so its default is in nobody's way.
+/// Where the other nodes connect. A file of a former release does not say; then a listener of its own at the default has
+/// precedence in what is refused here, and the start says that the port is taken.
 fn peer(options: &Options, (tls, admin): (SocketAddr, SocketAddr), refuse: &Refuse) -> Result<Listener, ConfigError> {
     let listen = &options.peer.listen;
     let bind = HostPort::parse_bind(listen).map_err(|remedy| refuse.key("peer.listen", listen, remedy))?;

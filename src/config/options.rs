@@ -206,7 +206,7 @@ impl Default for Admin {
 
 impl Default for Log {
     fn default() -> Self {
-        Log { format: "text".to_owned(), filter: "info,openraft=warn".to_owned() }
+        Log { format: "text".to_owned(), filter: "info,openraft=off".to_owned() }
     }
 }
 
