@@ -154,6 +154,7 @@ mod tests {
             token_sha256: [id as u8; 32],
             state,
             added_ms: 0,
+            draining: false,
         };
         (NodeId(id), node)
     }
