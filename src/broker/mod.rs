@@ -15,7 +15,9 @@ mod exposure;
 mod fetch;
 mod handover;
 mod holdings;
+mod lease;
 mod ledgers;
+mod load;
 mod maintenance;
 mod missing;
 mod offsets;
@@ -60,7 +62,9 @@ pub use error::{ChangeError, FetchError, OffsetsError, ProduceError};
 pub use exposure::Exposure;
 pub use fetch::Fetched;
 pub use holdings::{FoundEntries, HeldEntry, Holdings, PullError};
+pub use lease::{IsAlone, LEASE, Lease};
 pub use ledgers::QuorumRegistrations;
+pub use load::{Load, LoadMeter, PARTITION_LOADS_MAX, PartitionLoad};
 pub use missing::Missing;
 pub use offsets::{FoundOffset, OffsetQuery};
 pub use produce::ProduceContext;
@@ -102,6 +106,7 @@ pub struct BrokerParts {
     pub registry: Arc<Registry>,
     pub holdings: Arc<dyn Holdings>,
     pub joined: Joined,
+    pub lease: Arc<Lease>,
     pub clock: Arc<dyn Clock>,
     pub entropy: Arc<dyn Entropy>,
 }
@@ -119,6 +124,7 @@ pub struct Broker {
     objects: Arc<Objects>,
     wal: Arc<Wal>,
     registry: Arc<Registry>,
+    lease: Arc<Lease>,
     /// What the WAL has that this process did not write.
     holdings: Arc<dyn Holdings>,
     openings: opening::Openings,
@@ -171,6 +177,7 @@ impl Broker {
             objects: parts.objects,
             wal: parts.wal,
             registry: parts.registry,
+            lease: parts.lease,
             holdings: parts.holdings,
             openings: opening::Openings::default(),
             moves: handover::Moves::default(),
@@ -225,6 +232,11 @@ impl Broker {
     /// What clients push about themselves.
     pub fn telemetry(&self) -> &telemetry::Telemetry {
         &self.telemetry
+    }
+
+    /// Whether this process may answer for the partitions that it leads.
+    pub fn lease(&self) -> &Arc<Lease> {
+        &self.lease
     }
 
     pub fn registry(&self) -> &Registry {

@@ -86,6 +86,8 @@ impl World {
             clock.clone(),
             Arc::new(SeededEntropy::new(2)),
         );
+        let of_quorum = quorum.clone();
+        let lease = Lease::new(clock.clone(), Box::new(move || of_quorum.leads()));
         Broker::new(BrokerParts {
             options: BrokerOptions {
                 upload_bytes: 1 << 40,
@@ -104,6 +106,7 @@ impl World {
             registry,
             holdings: opened.holdings,
             joined,
+            lease,
             clock,
             entropy: Arc::new(SystemEntropy),
         })

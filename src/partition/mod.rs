@@ -15,6 +15,7 @@ mod producer_state;
 mod producers;
 mod state;
 mod tail;
+mod traffic;
 mod transactions;
 
 #[cfg(test)]
@@ -36,6 +37,7 @@ pub use producer_state::{Guard, Origin};
 pub use producers::{ActiveProducer, ProducerError};
 pub use state::{Collected, Recovered, RecoveredGap, UploadRun};
 pub use tail::{Source, TailBatch};
+pub use traffic::{Traffic, TrafficTotals};
 
 use producers::Verdict;
 use state::State;
@@ -139,6 +141,7 @@ pub struct Partition {
     pub topic: Arc<str>,
     /// Number by which the ledger's answers find the partition again.
     pub slot: u64,
+    pub traffic: Traffic,
     state: Mutex<State>,
 }
 
@@ -153,7 +156,8 @@ impl Partition {
         recovered: Vec<Recovered>,
         now_ms: i64,
     ) -> Result<Partition, RecoveredGap> {
-        Ok(Partition { id, topic, slot, state: Mutex::new(State::open(id, image, recovered, now_ms)?) })
+        let (traffic, state) = (Traffic::default(), Mutex::new(State::open(id, image, recovered, now_ms)?));
+        Ok(Partition { id, topic, slot, traffic, state })
     }
 
     /// The partition for an upload of what another node led: closed from the start.
@@ -166,7 +170,7 @@ impl Partition {
     ) -> Result<Partition, RecoveredGap> {
         let state = State::open_shadow(id, image, recovered, now_ms)?;
         // No news of the ledger are for it.
-        Ok(Partition { id, topic, slot: u64::MAX, state: Mutex::new(state) })
+        Ok(Partition { id, topic, slot: u64::MAX, state: Mutex::new(state), traffic: Traffic::default() })
     }
 
     /// Opens anew what has departed from here and came back: `recovered` is what others have appended since, from this
@@ -179,7 +183,8 @@ impl Partition {
         now_ms: i64,
     ) -> Result<Partition, RecoveredGap> {
         let state = self.state().reopen(self.id, image, recovered, now_ms)?;
-        Ok(Partition { id: self.id, topic: self.topic.clone(), slot, state: Mutex::new(state) })
+        let (id, topic, traffic) = (self.id, self.topic.clone(), Traffic::default());
+        Ok(Partition { id, topic, slot, state: Mutex::new(state), traffic })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
