@@ -20,6 +20,8 @@ mod ledgers;
 mod load;
 mod maintenance;
 mod missing;
+#[cfg(test)]
+mod moves_tests;
 mod offsets;
 mod opening;
 mod produce;

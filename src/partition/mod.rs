@@ -435,6 +435,12 @@ impl Partition {
         state.tail.durable_from(state.uploaded_end).map(|batch| batch.ledger).collect()
     }
 
+    /// Every batch that is durable and held here.
+    #[cfg(test)]
+    pub fn all_durable_batches(&self) -> Vec<TailBatch> {
+        self.state().tail.durable_from(Offset::ZERO).cloned().collect()
+    }
+
     /// Whether everything that was appended here is in object storage.
     pub fn is_uploaded(&self) -> bool {
         let state = self.state();
