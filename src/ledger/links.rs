@@ -58,15 +58,6 @@ fn decoded(answer: Result<bytes::Bytes, PeerError>) -> Result<wire::Answer, Stri
     wire::Answer::decode(&answer).map_err(|error| error.to_string())
 }
 
-/// For a node that has no others.
-pub struct NoLinks;
-
-impl Links for NoLinks {
-    fn link(&self, _: NodeId) -> Option<Arc<dyn Link>> {
-        None
-    }
-}
-
 /// The replicas of all nodes: this one's directly, the others' over the peer plane.
 pub struct NodeReplicas {
     pub own: NodeId,

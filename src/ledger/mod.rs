@@ -16,7 +16,7 @@ pub mod wire;
 mod writer;
 
 pub use drive::{Answering, DriveParts, Link, Links, NotSent, Openings, drive};
-pub use links::{NoLinks, NodeReplicas, OwnWal, PeerLinks};
+pub use links::{NodeReplicas, OwnWal, PeerLinks};
 pub use recover::{RecoverError, RecoveryParts, Registrations, Replicas, recover_ledger, recover_ledgers};
 pub use replica::{LocalReplica, Replica};
 pub use writer::{
