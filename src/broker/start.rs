@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::base::{EntryId, LedgerId, NodeId, PartitionId};
+use crate::base::{EntryId, LedgerId, NodeId, PartitionId, WalIncarnation};
 use crate::batch::{self, Header};
 use crate::env::{Clock, Disk, Entropy};
 use crate::ledger::{self, LedgerWriter, LocalReplica, Replica};
@@ -80,7 +80,7 @@ pub fn open_wal(
     if let Some(error) = found.error.take() {
         return Err(error);
     }
-    check_complete(image, &found.exposed)?;
+    check_complete(image, wal.incarnation(), &found.exposed)?;
     Ok(OpenedWal { wal, report, found })
 }
 
@@ -107,9 +107,11 @@ impl Found {
     }
 }
 
-/// Every ledger's entries follow one another from what is uploaded on; those of a sealed one reach its end.
-fn check_complete(image: &Image, exposed: &[Exposed]) -> Result<(), StartError> {
-    for (id, ledger) in &image.ledgers {
+/// Of every ledger that only this WAL has, entries follow one another from what is uploaded on, and reach the end of a
+/// sealed one. What is missing here of a ledger with other replicas is to be had from them.
+fn check_complete(image: &Image, own: WalIncarnation, exposed: &[Exposed]) -> Result<(), StartError> {
+    let is_sole = |ledger: &metadata::Ledger| matches!(&ledger.replicas[..], [only] if only.incarnation == own);
+    for (id, ledger) in image.ledgers.iter().filter(|(_, ledger)| is_sole(ledger)) {
         let mut next = ledger.uploaded;
         for entry in exposed.iter().filter(|e| e.ledger == *id) {
             if entry.entry != next {

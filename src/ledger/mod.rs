@@ -7,11 +7,13 @@
 //! With one node the replica set has one member, and everything goes the same way.
 
 pub mod core;
+mod host;
 mod recovery;
 mod replica;
 pub mod wire;
 mod writer;
 
+pub use host::{Found, HeldEntry, Host, Hosted, PullError, ReadFailed, UnreadableEntry};
 pub use recovery::{RecoveryError, seal_ledger};
 pub use replica::{LocalReplica, Replica};
 pub use writer::{ENTRY_HEAD_BYTES, LedgerError, LedgerWriter, batch_of, decode_entry};
