@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
+
 use crate::base::limits::LEDGER_READ_BYTES_MAX;
-use crate::base::{EntryId, LedgerId};
+use crate::base::{EntryId, LedgerId, NodeId};
 use crate::metadata;
 use crate::peer::{Class, PeerError, Peers, Refused};
 
@@ -39,6 +41,25 @@ pub enum PullError {
     Refused { ledger: LedgerId, reason: String },
 }
 
+/// Answers reads of the holder.
+pub(super) trait Source: Sync {
+    fn read(&self, read: Read) -> BoxFuture<'_, Result<ReadAnswer, PullError>>;
+}
+
+struct OverPeers<'a> {
+    peers: &'a Peers,
+    node: NodeId,
+}
+
+impl Source for OverPeers<'_> {
+    fn read(&self, read: Read) -> BoxFuture<'_, Result<ReadAnswer, PullError>> {
+        Box::pin(async move {
+            let answer = self.peers.call(self.node, Class::Bulk, read.encode(), READ_WITHIN).await?;
+            ReadAnswer::decode(&answer).map_err(|error| PullError::Answer(error.to_string()))
+        })
+    }
+}
+
 impl Host {
     /// Copies what this WAL lacks of `ledger`, which must have an end, from the WAL `from`; `progress` is told of each
     /// position up to which everything is held. Safe to repeat and to run twice at once.
@@ -49,18 +70,14 @@ impl Host {
         peers: &Peers,
         progress: &mut (dyn FnMut(EntryId) + Send),
     ) -> Result<(), PullError> {
-        let ask = async |read: Read| -> Result<ReadAnswer, PullError> {
-            let answer = peers.call(from.node, Class::Bulk, read.encode(), READ_WITHIN).await?;
-            ReadAnswer::decode(&answer).map_err(|error| PullError::Answer(error.to_string()))
-        };
-        self.pull_by(ledger, from, ask, progress).await
+        self.pull_by(ledger, from, &OverPeers { peers, node: from.node }, progress).await
     }
 
     pub(super) async fn pull_by(
         self: &Arc<Self>,
         ledger: LedgerId,
         from: metadata::Replica,
-        ask: impl AsyncFn(Read) -> Result<ReadAnswer, PullError>,
+        source: &dyn Source,
         progress: &mut (dyn FnMut(EntryId) + Send),
     ) -> Result<(), PullError> {
         let refused = |Refused(reason): Refused| PullError::Refused { ledger, reason };
@@ -71,7 +88,7 @@ impl Host {
             let Some((next, end, uploaded)) = self.lacks(ledger)? else { return Ok(()) };
             let max_bytes = LEDGER_READ_BYTES_MAX as u32;
             let read = Read { to: from.incarnation, ledger, from: next, below: end, max_bytes };
-            let payloads = match ask(read).await? {
+            let payloads = match source.read(read).await? {
                 ReadAnswer::Entries { first, payloads } if first == next && payloads.len() as u64 <= end.0 - next.0 => {
                     payloads
                 }
