@@ -118,16 +118,24 @@ pub(super) async fn open(
     let (wal_options, node) = (config.wal_options(), config.node);
     let (for_wal, wal_clock, wal_entropy, wal_image) =
         (registry.clone(), clock.clone(), entropy.clone(), image.clone());
-    let opened = tokio::task::spawn_blocking(move || {
+    let mut opened = tokio::task::spawn_blocking(move || {
         broker::open_wal(disk, &*wal_entropy, &*wal_clock, wal_options, node, &wal_image, for_wal)
     })
     .await
     .map_err(storage)?
     .map_err(|error| wal_error(&config.data_dir, error))?;
     let wal = opened.wal.clone();
+    services::of_ledgers(&cluster, &opened.hosted);
 
-    let join =
-        JoinParts { quorum: &quorum, node, wal: &wal, registry: &registry, peers: None, endpoints, clock: &*clock };
+    let join = JoinParts {
+        quorum: &quorum,
+        node,
+        opened: &mut opened,
+        registry: &registry,
+        peers: Some(cluster.peers.clone()),
+        endpoints,
+        clock: &*clock,
+    };
     let joined = broker::join(join).await.map_err(join_error)?;
     let image = quorum.image().borrow().clone();
     let report = broker::open_partitions(&registry, config.node, &image, opened, clock.wall_ms()).map_err(storage)?;

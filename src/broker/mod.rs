@@ -42,7 +42,7 @@ use tokio::sync::{Mutex, Notify, Semaphore, watch};
 
 use crate::base::{BrokerEpoch, LedgerId, NodeId, TopicId};
 use crate::env::{Clock, Entropy};
-use crate::ledger::LedgerWriter;
+use crate::ledger::{Host, LedgerWriter};
 use crate::metadata::{Image, Topic};
 use crate::object::Objects;
 use crate::quorum::{Quorum, QuorumStatus};
@@ -112,6 +112,7 @@ pub struct Broker {
     wal: Arc<Wal>,
     registry: Arc<Registry>,
     ledger: Arc<LedgerWriter>,
+    host: Arc<Host>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     image: watch::Receiver<Arc<Image>>,
@@ -160,6 +161,7 @@ impl Broker {
             wal: parts.wal,
             registry: parts.registry,
             ledger: parts.joined.ledger,
+            host: parts.joined.host,
             clock: parts.clock,
             entropy: parts.entropy,
             image,
@@ -220,6 +222,11 @@ impl Broker {
 
     pub fn objects(&self) -> &Objects {
         &self.objects
+    }
+
+    /// This node as a holder of ledgers.
+    pub fn host(&self) -> &Arc<Host> {
+        &self.host
     }
 
     pub fn ledger_id(&self) -> LedgerId {
