@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::base::ClusterId;
-use crate::broker::{self, Broker, BrokerParts, JoinParts, Lease, Registry};
+use crate::broker::{self, Broker, BrokerParts, HostHoldings, JoinParts, Lease, Registry};
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::env::{Clock, Disk, Entropy, RealDisk};
@@ -117,20 +117,29 @@ pub(super) async fn open(
     let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(&config.data_dir));
     let (wal_options, node) = (config.wal_options(), config.node);
     let (for_wal, wal_entropy, wal_image) = (registry.clone(), entropy.clone(), image.clone());
-    let opened = tokio::task::spawn_blocking(move || {
-        broker::open_wal(disk, &*wal_entropy, wal_options, node, &wal_image, for_wal)
-    })
-    .await
-    .map_err(storage)?
-    .map_err(|error| wal_error(&config.data_dir, error))?;
+    let mut opened =
+        tokio::task::spawn_blocking(move || broker::open_wal(disk, &*wal_entropy, wal_options, &wal_image, for_wal))
+            .await
+            .map_err(storage)?
+            .map_err(|error| wal_error(&config.data_dir, error))?;
     let wal = opened.wal.clone();
+    services::of_ledgers(&cluster, &opened.hosted);
 
-    let join =
-        JoinParts { quorum: &quorum, node, wal: &wal, registry: &registry, peers: None, endpoints, clock: &*clock };
+    let join = JoinParts {
+        quorum: &quorum,
+        node,
+        opened: &mut opened,
+        registry: &registry,
+        peers: Some(cluster.peers.clone()),
+        endpoints,
+        clock: &*clock,
+    };
     let joined = broker::join(join).await.map_err(join_error)?;
     let image = quorum.image().borrow().clone();
     let place = (config.node, joined.epoch);
-    broker::open_partitions(&registry, place, &image, &*opened.holdings, clock.wall_ms()).map_err(storage)?;
+    let peers = Some(cluster.peers.clone());
+    let holdings = Arc::new(HostHoldings::new(joined.host.clone(), peers));
+    broker::open_partitions(&registry, place, &image, &*holdings, clock.wall_ms()).map_err(storage)?;
     if let Some(torn) = &opened.report.torn {
         tracing::warn!(?torn, "the WAL ended in a torn tail; what was cut is kept in quarantine");
     }
@@ -145,7 +154,7 @@ pub(super) async fn open(
         objects: objects.clone(),
         wal: wal.clone(),
         registry,
-        holdings: opened.holdings,
+        holdings,
         joined,
         lease,
         clock,

@@ -4,14 +4,15 @@
 //! Leaders open their partitions from it, and whoever is to upload a ledger of somebody else takes its entries from here.
 //! What this process itself has appended is in its partitions.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
-use crate::base::{EntryId, LedgerId, NodeId, PartitionId};
-use crate::metadata::Image;
+use crate::base::{EntryId, LedgerId, PartitionId};
+use crate::ledger::{self, Host};
+use crate::metadata::Replica;
 use crate::partition::Recovered;
+use crate::peer::Peers;
 
 /// One entry, without what is in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,78 +40,50 @@ pub trait Holdings: Send + Sync {
     /// The entries `from..to` of a ledger, in sequence, as far as they are held.
     fn entries(&self, ledger: LedgerId, from: EntryId, to: EntryId) -> Vec<HeldEntry>;
 
-    /// Nobody will ask for what `image` does not need.
-    fn follow(&self, image: &Image);
-
-    /// Copies what is missing here of a ledger that has an end from `node`, which holds it.
-    fn pull(&self, ledger: LedgerId, node: NodeId) -> BoxFuture<'_, Result<(), PullError>>;
+    /// Copies what is missing here of a ledger that has an end from a WAL that holds it.
+    fn pull(&self, ledger: LedgerId, from: Replica) -> BoxFuture<'_, Result<(), PullError>>;
 }
 
-/// A holding of nothing but what a start found in the WAL: that of a node that has no others.
-#[derive(Debug, Default)]
-pub struct FoundEntries(Mutex<Found>);
-
-#[derive(Debug, Default)]
-struct Found {
-    by_partition: HashMap<PartitionId, Vec<Recovered>>,
-    by_ledger: BTreeMap<LedgerId, BTreeMap<EntryId, HeldEntry>>,
+/// What the node's host of ledgers holds, and other nodes' for what it lacks.
+pub struct HostHoldings {
+    host: Arc<Host>,
+    /// The way to other nodes, if there is one.
+    peers: Option<Arc<Peers>>,
 }
 
-impl FoundEntries {
-    fn found(&self) -> MutexGuard<'_, Found> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub fn add(&self, partition: PartitionId, recovered: Recovered) {
-        let held = HeldEntry { entry: recovered.entry, partition, bytes: recovered.location.len };
-        let mut found = self.found();
-        found.by_ledger.entry(recovered.ledger).or_default().insert(recovered.entry, held);
-        found.by_partition.entry(partition).or_default().push(recovered);
+impl HostHoldings {
+    pub fn new(host: Arc<Host>, peers: Option<Arc<Peers>>) -> HostHoldings {
+        HostHoldings { host, peers }
     }
 }
 
-impl Holdings for FoundEntries {
+impl Holdings for HostHoldings {
     fn held(&self, partition: PartitionId) -> Vec<Recovered> {
-        self.found().by_partition.get(&partition).cloned().unwrap_or_default()
+        let recovered = |held: ledger::HeldEntry| Recovered {
+            header: held.header,
+            bytes: held.bytes,
+            ledger: held.ledger,
+            entry: held.entry,
+            location: held.location,
+            marker: held.marker,
+        };
+        self.host.held(partition).into_iter().map(recovered).collect()
     }
 
     fn held_to(&self, ledger: LedgerId, from: EntryId) -> EntryId {
-        let mut next = from;
-        for (entry, _) in self.found().by_ledger.get(&ledger).into_iter().flat_map(|entries| entries.range(from..)) {
-            if *entry != next {
-                break;
-            }
-            next = next.next();
-        }
-        next
+        self.host.held_through(ledger).max(from)
     }
 
     fn entries(&self, ledger: LedgerId, from: EntryId, to: EntryId) -> Vec<HeldEntry> {
-        let found = self.found();
-        let Some(entries) = found.by_ledger.get(&ledger).filter(|_| from < to) else { return Vec::new() };
-        entries.range(from..to).map(|(_, entry)| *entry).collect()
+        let entries = self.host.entries(ledger, from..to).into_iter();
+        entries.map(|(entry, partition, location)| HeldEntry { entry, partition, bytes: location.len }).collect()
     }
 
-    fn follow(&self, image: &Image) {
-        let mut found = self.found();
-        let gone = |ledger: &LedgerId, entries: &BTreeMap<EntryId, HeldEntry>| {
-            entries.first_key_value().is_some_and(|(first, _)| !image.needs(*ledger, *first))
-        };
-        if !found.by_ledger.iter().any(|(ledger, entries)| gone(ledger, entries)) {
-            return;
-        }
-        for (ledger, entries) in &mut found.by_ledger {
-            entries.retain(|entry, _| image.needs(*ledger, *entry));
-        }
-        found.by_ledger.retain(|_, entries| !entries.is_empty());
-        for batches in found.by_partition.values_mut() {
-            batches.retain(|batch| image.needs(batch.ledger, batch.entry));
-        }
-        found.by_partition.retain(|_, batches| !batches.is_empty());
-    }
-
-    fn pull(&self, ledger: LedgerId, node: NodeId) -> BoxFuture<'_, Result<(), PullError>> {
-        let error = PullError(format!("ledger {ledger} cannot be had from node {node}: this node has no others"));
-        Box::pin(std::future::ready(Err(error)))
+    fn pull(&self, ledger: LedgerId, from: Replica) -> BoxFuture<'_, Result<(), PullError>> {
+        Box::pin(async move {
+            let Some(peers) = &self.peers else { return Err(PullError("this node knows no others".to_owned())) };
+            let pulled = self.host.pull(ledger, from, peers, &mut |_| {}).await;
+            pulled.map_err(|error| PullError(error.to_string()))
+        })
     }
 }

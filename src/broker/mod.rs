@@ -51,7 +51,7 @@ use tokio::sync::{Mutex, Notify, Semaphore, watch};
 
 use crate::base::{BrokerEpoch, LedgerId, NodeId, TopicId};
 use crate::env::{Clock, Entropy};
-use crate::ledger::LedgerWriter;
+use crate::ledger::{Host, LedgerWriter};
 use crate::metadata::{Image, Topic};
 use crate::object::Objects;
 use crate::quorum::{Quorum, QuorumStatus};
@@ -63,7 +63,7 @@ pub use coordinator::{CoordinatorError, CoordinatorKind, OFFSETS_TOPIC, TRANSACT
 pub use error::{ChangeError, FetchError, OffsetsError, ProduceError};
 pub use exposure::Exposure;
 pub use fetch::Fetched;
-pub use holdings::{FoundEntries, HeldEntry, Holdings, PullError};
+pub use holdings::{HeldEntry, Holdings, HostHoldings, PullError};
 pub use lease::{IsAlone, LEASE, Lease};
 pub use ledgers::QuorumRegistrations;
 pub use load::{Load, LoadMeter, PARTITION_LOADS_MAX, PartitionLoad};
@@ -132,6 +132,7 @@ pub struct Broker {
     openings: opening::Openings,
     moves: handover::Moves,
     ledger: Arc<LedgerWriter>,
+    host: Arc<Host>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     image: watch::Receiver<Arc<Image>>,
@@ -184,6 +185,7 @@ impl Broker {
             openings: opening::Openings::default(),
             moves: handover::Moves::default(),
             ledger: parts.joined.ledger,
+            host: parts.joined.host,
             clock: parts.clock,
             entropy: parts.entropy,
             image,
@@ -251,6 +253,11 @@ impl Broker {
 
     pub fn objects(&self) -> &Objects {
         &self.objects
+    }
+
+    /// This node as a holder of ledgers.
+    pub fn host(&self) -> &Arc<Host> {
+        &self.host
     }
 
     pub fn ledger_id(&self) -> LedgerId {

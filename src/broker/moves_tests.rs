@@ -4,7 +4,8 @@
 //! What a replica set would do is done by hand: [`Node::copy_from`] brings the entries of one node's ledgers into another's
 //! WAL, where its holdings find them.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -15,7 +16,7 @@ use crate::base::{ClusterId, EntryId, LeaderEpoch, Offset, PartitionId};
 use crate::batch::{self, Header, StoredBatch, sample};
 use crate::env::{SeededEntropy, SimDisk, SystemClock, SystemEntropy};
 use crate::ledger::core::Identity;
-use crate::ledger::{self, LedgerWriter};
+use crate::ledger::{self, Host, LedgerWriter};
 use crate::metadata::{Assignment, Command, Holder, Replica, Response, TargetChange};
 use crate::object::faults::FaultyStore;
 use crate::object::{ObjectOptions, PartitionState, Place};
@@ -31,7 +32,7 @@ const A: NodeId = NodeId(1);
 const B: NodeId = NodeId(2);
 const C: NodeId = NodeId(3);
 /// Of entries that were copied into a WAL.
-const COPIED: u64 = u64::MAX;
+const COPIED: u64 = u64::MAX - 1;
 
 fn partition(index: i32) -> PartitionId {
     PartitionId { topic: TOPIC, index }
@@ -87,16 +88,58 @@ impl Holdings for Copies {
         self.found.entries(ledger, from, to)
     }
 
-    fn follow(&self, image: &Image) {
-        self.found.follow(image);
-    }
-
-    fn pull(&self, ledger: LedgerId, _: NodeId) -> BoxFuture<'_, Result<(), PullError>> {
+    fn pull(&self, ledger: LedgerId, _: Replica) -> BoxFuture<'_, Result<(), PullError>> {
         let mut elsewhere = self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner);
         let (there, rest): (Vec<_>, Vec<_>) = elsewhere.drain(..).partition(|(_, batch)| batch.ledger == ledger);
         *elsewhere = rest;
         there.into_iter().for_each(|(partition, batch)| self.found.add(partition, batch));
         Box::pin(std::future::ready(Ok(())))
+    }
+}
+
+/// Entries by partition and by ledger.
+#[derive(Debug, Default)]
+struct FoundEntries(Mutex<Found>);
+
+#[derive(Debug, Default)]
+struct Found {
+    by_partition: HashMap<PartitionId, Vec<Recovered>>,
+    by_ledger: BTreeMap<LedgerId, BTreeMap<EntryId, HeldEntry>>,
+}
+
+impl FoundEntries {
+    fn found(&self) -> MutexGuard<'_, Found> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, partition: PartitionId, recovered: Recovered) {
+        let held = HeldEntry { entry: recovered.entry, partition, bytes: recovered.location.len };
+        let mut found = self.found();
+        found.by_ledger.entry(recovered.ledger).or_default().insert(recovered.entry, held);
+        found.by_partition.entry(partition).or_default().push(recovered);
+    }
+}
+
+impl FoundEntries {
+    fn held(&self, partition: PartitionId) -> Vec<Recovered> {
+        self.found().by_partition.get(&partition).cloned().unwrap_or_default()
+    }
+
+    fn held_to(&self, ledger: LedgerId, from: EntryId) -> EntryId {
+        let mut next = from;
+        for (entry, _) in self.found().by_ledger.get(&ledger).into_iter().flat_map(|entries| entries.range(from..)) {
+            if *entry != next {
+                break;
+            }
+            next = next.next();
+        }
+        next
+    }
+
+    fn entries(&self, ledger: LedgerId, from: EntryId, to: EntryId) -> Vec<HeldEntry> {
+        let found = self.found();
+        let Some(entries) = found.by_ledger.get(&ledger).filter(|_| from < to) else { return Vec::new() };
+        entries.range(from..to).map(|(_, entry)| *entry).collect()
     }
 }
 
@@ -141,12 +184,15 @@ impl World {
         let registry = Arc::new(Registry::new(1 << 20, 1 << 40, clock.clone()));
         let options = WalOptions { segment_bytes: 1 << 20, budget_bytes: 8 << 20, queue_bytes: 1 << 20 };
         let entropy = SeededEntropy::new(node.0 as u64);
-        let opened = open_wal(Arc::new(SimDisk::new()), &entropy, options, node, &self.image(), registry.clone());
-        let wal = opened.expect("a WAL").wal;
+        let opened = open_wal(Arc::new(SimDisk::new()), &entropy, options, &self.image(), registry.clone());
+        let OpenedWal { wal, hosted, .. } = opened.expect("a WAL");
         let incarnation = wal.incarnation();
         let version = String::new();
         let register = Command::RegisterBroker { node, incarnation, boot: 1, endpoints: vec![], version, now_ms: 0 };
         let Response::BrokerEpoch(epoch) = self.propose(register) else { panic!("an epoch") };
+        wal.registered(epoch, 1).expect("recorded");
+        let host =
+            Host::start(node, wal.clone(), ledger::Found::default(), &hosted, &self.image()).expect("nothing held");
         let replicas = vec![Replica { node, incarnation }];
         let open = Command::OpenLedger { node, epoch, replicas: replicas.clone(), write_quorum: 1, close: None };
         let Response::Ledger(id) = self.propose(open) else { panic!("a ledger") };
@@ -159,7 +205,7 @@ impl World {
         registry.listen(Arc::downgrade(&listener));
         registry.listen(Arc::downgrade(&copies));
         let holdings = Arc::new(Copies::default());
-        let parts = self.parts(node, (wal, registry, holdings.clone()), Joined { epoch, ledger: writer }, clock);
+        let parts = self.parts(node, (wal, registry, holdings.clone()), Joined { epoch, ledger: writer, host }, clock);
         Node { broker: Broker::new(parts), holdings, synced, _writer: listener }
     }
 

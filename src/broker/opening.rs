@@ -13,7 +13,7 @@ use futures_util::StreamExt;
 use tokio::sync::Notify;
 
 use crate::base::{BrokerEpoch, EntryId, LeaderEpoch, LedgerId, NodeId, Offset, PartitionId};
-use crate::metadata::{self, Image, Ledger, Topic};
+use crate::metadata::{self, Image, Ledger, Replica, Topic};
 use crate::partition::{Partition, Recovered, RecoveredGap};
 
 use super::Broker;
@@ -309,8 +309,9 @@ impl Broker {
     async fn pull_from_any(&self, ledger: LedgerId) -> bool {
         let image = self.image();
         let Some(known) = image.ledgers.get(&ledger) else { return false };
-        for node in holders(&image, known, self.node) {
-            match self.holdings.pull(ledger, node).await {
+        for replica in holders(&image, known, self.node) {
+            let node = replica.node;
+            match self.holdings.pull(ledger, replica).await {
                 Ok(()) => {
                     let end = known.end.unwrap_or(EntryId(0));
                     tracing::info!(%ledger, from = %node, "copied a ledger that was missing here");
@@ -324,17 +325,17 @@ impl Broker {
 }
 
 /// Who may have a ledger, those that certainly have all of it first; never `except`.
-fn holders(image: &Image, ledger: &Ledger, except: NodeId) -> Vec<NodeId> {
+fn holders(image: &Image, ledger: &Ledger, except: NodeId) -> Vec<Replica> {
     let whole = ledger.holders.iter().filter(|holder| holder.from <= ledger.uploaded).map(|holder| holder.replica);
     let others = ledger.holders.iter().map(|holder| holder.replica).chain(ledger.replicas.iter().copied());
-    let mut nodes = Vec::new();
+    let mut found = Vec::new();
     for replica in whole.chain(others) {
         let present = image.brokers.get(&replica.node).is_some_and(|broker| broker.incarnation == replica.incarnation);
-        if present && replica.node != except && !nodes.contains(&replica.node) {
-            nodes.push(replica.node);
+        if present && replica.node != except && !found.contains(&replica) {
+            found.push(replica);
         }
     }
-    nodes
+    found
 }
 
 /// The partitions of a topic, each with its id.

@@ -60,7 +60,6 @@ impl Broker {
                 self.registry.close(id);
             }
         }
-        self.holdings.follow(&image);
         self.resolve_settings(&reconciled, &image);
         *reconciled = image;
         drop(reconciled);

@@ -89,6 +89,10 @@ impl Broker {
         let mut blocked = (held_to < through).then_some(held_to);
         let through = held_to.min(through);
         let entries = self.holdings.entries(ledger, from, through);
+        if from < through && entries.first().is_none_or(|first| first.entry != from) {
+            // What is held follows a newer image than this one.
+            return Ok((Vec::new(), Some(from)));
+        }
         // Of a topic that was deleted nothing is uploaded.
         let there = entries.iter().map(|entry| entry.partition).filter(|id| image.partition(*id).is_some());
         let partitions: HashSet<PartitionId> = there.collect();

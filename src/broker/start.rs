@@ -6,21 +6,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::{BrokerEpoch, EntryId, LedgerId, NodeId};
-use crate::batch::{self, Header};
+use crate::base::{BrokerEpoch, EntryId, LedgerId, NodeId, WalIncarnation};
 use crate::env::{Clock, Disk, Entropy};
 use crate::ledger::core::Identity;
-use crate::ledger::{self, LedgerWriter, NodeReplicas, OwnWal, RecoverError, RecoveryParts};
+use crate::ledger::{
+    self, Host, HostReplicas, Hosted, LedgerWriter, NodeReplicas, RecoverError, RecoveryParts, UnreadableEntry,
+};
 use crate::metadata::{self, Command, Endpoint, Image, Response};
-use crate::partition::{Recovered, RecoveredGap};
+use crate::partition::RecoveredGap;
 use crate::peer::Peers;
 use crate::quorum::{ProposeError, Quorum};
 use crate::wal::{OpenError, PUT_BACK, RecordError, RecoveredEntry, RecoveryReport, Wal, WalEvents, WalOptions};
 
-use super::QuorumRegistrations;
-use super::holdings::{FoundEntries, Holdings};
+use super::holdings::Holdings;
 use super::opening::{Opener, partitions_of};
 use super::registry::Registry;
+use super::{QuorumRegistrations, ledgers};
 
 /// How often it is looked again at what may have changed without a word.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -42,6 +43,8 @@ pub enum StartError {
     UnexpectedAnswer(&'static str),
     #[error(transparent)]
     Ledger(#[from] RecoverError),
+    #[error(transparent)]
+    Held(#[from] UnreadableEntry),
     #[error("{0}; {back}", back = PUT_BACK)]
     Gap(#[from] RecoveredGap),
     #[error("the WAL holds ledger {ledger}, which the metadata do not know: the metadata folder is older than the WAL")]
@@ -51,79 +54,50 @@ pub enum StartError {
         back = PUT_BACK
     )]
     MissingEntries { ledger: LedgerId, from: EntryId, to: EntryId },
-    #[error("an entry of ledger {ledger} cannot be read: {detail}")]
-    Entry { ledger: LedgerId, detail: String },
 }
 
 /// What the WAL held when it was opened.
 pub struct OpenedWal {
     pub wal: Arc<Wal>,
     pub report: RecoveryReport,
-    /// What the metadata still need of it.
-    pub holdings: Arc<FoundEntries>,
+    /// Serves other nodes as soon as this one has joined.
+    pub hosted: Arc<Hosted>,
+    held: ledger::Found,
 }
 
-#[derive(Default)]
-struct Found {
-    holdings: FoundEntries,
-    error: Option<StartError>,
-}
-
-/// Opens the WAL and indexes the headers of what the metadata still need from it.
+/// Opens the WAL and indexes the headers of what it holds.
 pub fn open_wal(
     disk: Arc<dyn Disk>,
     entropy: &dyn Entropy,
     options: WalOptions,
-    node: NodeId,
     image: &Image,
     registry: Arc<Registry>,
 ) -> Result<OpenedWal, StartError> {
-    let mut found = Found::default();
+    let mut held = ledger::Found::default();
     let needed = |ledger, entry| image.needs(ledger, entry);
-    let mut on_entry = |entry: RecoveredEntry<'_>| {
-        if image.needs(entry.ledger, entry.entry) {
-            found.add(image, &entry);
-        }
-    };
-    let (wal, report) = Wal::open(disk, entropy, options, &needed, &mut on_entry, registry)?;
-    if let Some(error) = found.error.take() {
-        return Err(error);
+    let mut on_entry = |entry: RecoveredEntry<'_>| held.add(&entry);
+    let hosted = Hosted::new(registry);
+    let (wal, report) = Wal::open(disk, entropy, options, &needed, &mut on_entry, hosted.clone())?;
+    if let Some(ledger) = held.ledgers().into_iter().find(|ledger| ledger.0 >= image.next_ledger) {
+        return Err(StartError::MetadataOlder { ledger });
     }
-    check_complete(image, node, &found.holdings)?;
-    Ok(OpenedWal { wal, report, holdings: Arc::new(found.holdings) })
+    check_complete(image, wal.incarnation(), &held)?;
+    Ok(OpenedWal { wal, report, hosted, held })
 }
 
-impl Found {
-    fn add(&mut self, image: &Image, entry: &RecoveredEntry<'_>) {
-        let (ledger, id) = (entry.ledger, entry.entry);
-        if ledger.0 >= image.next_ledger {
-            self.error.get_or_insert(StartError::MetadataOlder { ledger });
-            return;
-        }
-        let parsed = ledger::decode_entry(entry.payload).map_err(|e| e.to_string()).and_then(|(partition, batch)| {
-            let header = Header::parse(batch).map_err(|e| e.to_string())?;
-            let marker = batch::parse_end_marker(batch).map_err(|e| e.to_string())?;
-            Ok((partition, header, marker, batch.len()))
-        });
-        match parsed {
-            Err(detail) => drop(self.error.get_or_insert(StartError::Entry { ledger, detail })),
-            Ok((partition, header, marker, bytes)) => {
-                let recovered = Recovered { header, bytes, ledger, entry: id, location: entry.location, marker };
-                self.holdings.add(partition, recovered);
-            }
-        }
-    }
-}
-
-/// The entries of every ledger that the node wrote follow one another from what is uploaded on; those of a sealed one reach
-/// its end, unless others have them.
-fn check_complete(image: &Image, node: NodeId, found: &FoundEntries) -> Result<(), StartError> {
-    for (id, ledger) in image.ledgers.iter().filter(|(_, ledger)| ledger.node == node) {
-        let held_to = found.held_to(*id, ledger.uploaded);
-        let beyond = found.entries(*id, held_to, EntryId(u64::MAX)).first().map(|entry| entry.entry);
-        let is_alone = ledger.replicas.len() == 1;
-        if let Some(to) = beyond.or(ledger.end.filter(|end| is_alone && held_to < *end)) {
-            return Err(StartError::MissingEntries { ledger: *id, from: held_to, to });
+/// Of every ledger that only this WAL has, entries follow one another from what is uploaded on, and reach the end of a
+/// sealed one. What is missing here of a ledger with other replicas is to be had from them.
+fn check_complete(image: &Image, own: WalIncarnation, held: &ledger::Found) -> Result<(), StartError> {
+    let is_sole = |ledger: &metadata::Ledger| matches!(&ledger.replicas[..], [only] if only.incarnation == own);
+    for (id, ledger) in image.ledgers.iter().filter(|(_, ledger)| is_sole(ledger)) {
+        let (first, next) = held.span(*id).unwrap_or((ledger.uploaded, ledger.uploaded));
+        let missing = match ledger.end {
+            _ if first > ledger.uploaded => Some((ledger.uploaded, first)),
+            Some(end) if next.max(ledger.uploaded) < end => Some((next.max(ledger.uploaded), end)),
+            _ => None,
+        };
+        if let Some((from, to)) = missing {
+            return Err(StartError::MissingEntries { ledger: *id, from, to });
         }
     }
     Ok(())
@@ -133,13 +107,14 @@ fn check_complete(image: &Image, node: NodeId, found: &FoundEntries) -> Result<(
 pub struct Joined {
     pub epoch: BrokerEpoch,
     pub ledger: Arc<LedgerWriter>,
+    pub host: Arc<Host>,
 }
 
 /// What a broker needs in order to join.
 pub struct JoinParts<'a> {
     pub quorum: &'a Arc<Quorum>,
     pub node: NodeId,
-    pub wal: &'a Arc<Wal>,
+    pub opened: &'a mut OpenedWal,
     pub registry: &'a Arc<Registry>,
     /// The way to other nodes; `None` for one that has none.
     pub peers: Option<Arc<Peers>>,
@@ -149,7 +124,8 @@ pub struct JoinParts<'a> {
 
 /// Registers the broker, waits until what its predecessors wrote has an end, and opens its own ledger.
 pub async fn join(parts: JoinParts<'_>) -> Result<Joined, StartError> {
-    let JoinParts { quorum, node, wal, registry, peers, endpoints, clock } = parts;
+    let JoinParts { quorum, node, opened, registry, peers, endpoints, clock } = parts;
+    let (wal, hosted, held) = (&opened.wal, opened.hosted.clone(), std::mem::take(&mut opened.held));
     let incarnation = wal.incarnation();
     let before = quorum.image().borrow().clone();
     let recorded = before.brokers.get(&node).filter(|known| known.incarnation == incarnation).map(|known| known.boot);
@@ -162,7 +138,12 @@ pub async fn join(parts: JoinParts<'_>) -> Result<Joined, StartError> {
     };
     on_disk(wal, move |wal| wal.registered(epoch, boot)).await??;
     let own = Identity { node, incarnation, boot };
-    let local = Arc::new(OwnWal { own, wal: wal.clone() });
+    // With this registration in it, so that no seal is forgotten.
+    let image = quorum.image().borrow().clone();
+    let host = on_disk(wal, move |wal| Host::start(node, wal.clone(), held, &hosted, &image)).await??;
+    // From now on, for others may wait for this node as a replica before it has a ledger of its own.
+    tokio::spawn(ledgers::follow(Arc::downgrade(&host), quorum.image()));
+    let local = Arc::new(HostReplicas(host.clone()));
     let recovery = RecoveryParts {
         replicas: Arc::new(NodeReplicas { own: node, local, peers }),
         registrations: Arc::new(QuorumRegistrations(quorum.clone())),
@@ -173,7 +154,7 @@ pub async fn join(parts: JoinParts<'_>) -> Result<Joined, StartError> {
     let ledger = LedgerWriter::new(own, (id, &replicas), options, wal.clone(), registry.clone());
     let listener: Arc<dyn WalEvents> = ledger.clone();
     registry.listen(Arc::downgrade(&listener));
-    Ok(Joined { epoch, ledger })
+    Ok(Joined { epoch, ledger, host })
 }
 
 /// Waits until every ledger has an end that this node wrote before. Whoever leads the quorum finds them: this node, if it does.
@@ -249,7 +230,7 @@ async fn open_ledger(
 /// Runs what waits for the disk where that holds up no runtime worker.
 async fn on_disk<T: Send + 'static>(
     wal: &Arc<Wal>,
-    work: impl FnOnce(&Wal) -> T + Send + 'static,
+    work: impl FnOnce(&Arc<Wal>) -> T + Send + 'static,
 ) -> Result<T, StartError> {
     let wal = wal.clone();
     tokio::task::spawn_blocking(move || work(&wal)).await.map_err(|_| StartError::UnexpectedAnswer("a start's record"))

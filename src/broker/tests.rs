@@ -61,15 +61,14 @@ impl World {
         let disk = self.disk.clone();
         let (image, for_wal) = (quorum.image().borrow().clone(), registry.clone());
         let wal = WalOptions { segment_bytes: 1 << 20, budget_bytes: 8 << 20, queue_bytes: 1 << 20 };
-        let opened = tokio::task::spawn_blocking(move || {
-            open_wal(Arc::new(disk), &SeededEntropy::new(1), wal, NODE, &image, for_wal)
-        });
-        let opened = opened.await.expect("no panic").expect("a WAL");
+        let opened =
+            tokio::task::spawn_blocking(move || open_wal(Arc::new(disk), &SeededEntropy::new(1), wal, &image, for_wal));
+        let mut opened = opened.await.expect("no panic").expect("a WAL");
         let wal = opened.wal.clone();
         let joined = join(JoinParts {
             quorum: &quorum,
             node: NODE,
-            wal: &wal,
+            opened: &mut opened,
             registry: &registry,
             peers: None,
             endpoints: Vec::new(),
@@ -77,8 +76,8 @@ impl World {
         });
         let joined = joined.await.expect("joined");
         let image = quorum.image().borrow().clone();
-        open_partitions(&registry, (NODE, joined.epoch), &image, &*opened.holdings, clock.wall_ms())
-            .expect("partitions");
+        let holdings = Arc::new(HostHoldings::new(joined.host.clone(), None));
+        open_partitions(&registry, (NODE, joined.epoch), &image, &*holdings, clock.wall_ms()).expect("partitions");
         let objects = Objects::in_store(
             self.store.clone(),
             &ObjectOptions::at(Place::Folder("unused".into())),
@@ -104,7 +103,7 @@ impl World {
             objects,
             wal,
             registry,
-            holdings: opened.holdings,
+            holdings,
             joined,
             lease,
             clock,
