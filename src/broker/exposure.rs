@@ -31,17 +31,24 @@ pub struct Exposure {
 /// See the module's documentation. Invariant: no queue is empty; `bytes` and `entries` are sums over all.
 #[derive(Debug, Default)]
 pub struct Queues {
-    by_ledger: BTreeMap<LedgerId, VecDeque<Exposed>>,
+    by_ledger: BTreeMap<LedgerId, Queue>,
     bytes: u64,
     entries: u64,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    entries: VecDeque<Exposed>,
+    bytes: u64,
 }
 
 impl Queues {
     /// Takes in an entry, the next one of its ledger.
     pub fn push(&mut self, exposed: Exposed) {
         let queue = self.by_ledger.entry(exposed.ledger).or_default();
-        debug_assert!(queue.back().is_none_or(|last| last.entry < exposed.entry));
-        queue.push_back(exposed);
+        debug_assert!(queue.entries.back().is_none_or(|last| last.entry < exposed.entry));
+        queue.entries.push_back(exposed);
+        queue.bytes += exposed.bytes as u64;
         self.bytes += exposed.bytes as u64;
         self.entries += 1;
     }
@@ -51,9 +58,15 @@ impl Queues {
     }
 
     pub fn exposure(&self, now: Duration) -> Exposure {
-        let oldest = self.by_ledger.values().filter_map(VecDeque::front).map(|e| e.at).min();
+        let oldest = self.by_ledger.values().filter_map(|queue| queue.entries.front()).map(|e| e.at).min();
         let age = oldest.map_or(Duration::ZERO, |at| now.saturating_sub(at));
         Exposure { bytes: self.bytes, entries: self.entries, age }
+    }
+
+    pub fn exposure_of(&self, ledger: LedgerId, now: Duration) -> Exposure {
+        let Some(queue) = self.by_ledger.get(&ledger) else { return Exposure::default() };
+        let age = queue.entries.front().map_or(Duration::ZERO, |oldest| now.saturating_sub(oldest.at));
+        Exposure { bytes: queue.bytes, entries: queue.entries.len() as u64, age }
     }
 
     /// Ledgers with something to upload, oldest first.
@@ -64,7 +77,7 @@ impl Queues {
     /// Where the next upload of `ledger` is cut: it takes at most `max_bytes` but at least one entry. The first entry after
     /// the cut.
     pub fn cut(&self, ledger: LedgerId, max_bytes: u64) -> Option<EntryId> {
-        let queue = self.by_ledger.get(&ledger)?;
+        let queue = &self.by_ledger.get(&ledger)?.entries;
         let (mut through, mut bytes) = (queue.front()?.entry, 0);
         for entry in queue {
             if bytes > 0 && bytes + entry.bytes as u64 > max_bytes {
@@ -79,17 +92,19 @@ impl Queues {
     /// Entries of `ledger` below `through` are in object storage, or are nobody's here any more.
     pub fn uploaded(&mut self, ledger: LedgerId, through: EntryId) {
         let Some(queue) = self.by_ledger.get_mut(&ledger) else { return };
-        while let Some(front) = queue.front().copied()
+        while let Some(front) = queue.entries.front().copied()
             && front.entry < through
         {
-            queue.pop_front();
+            queue.entries.pop_front();
+            queue.bytes -= front.bytes as u64;
             self.bytes -= front.bytes as u64;
             self.entries -= 1;
         }
-        if queue.is_empty() {
+        let entries = &mut queue.entries;
+        if entries.is_empty() {
             self.by_ledger.remove(&ledger);
-        } else if queue.len() * 4 < queue.capacity() {
-            queue.shrink_to_fit();
+        } else if entries.len() * 4 < entries.capacity() {
+            entries.shrink_to_fit();
         }
     }
 }
@@ -111,6 +126,9 @@ mod tests {
         assert_eq!(queues.ledgers(), [LedgerId(3), LedgerId(7)]);
         let exposure = queues.exposure(Duration::from_secs(10));
         assert_eq!((exposure.bytes, exposure.entries, exposure.age.as_secs()), (400, 4, 6));
+        let of_one = queues.exposure_of(LedgerId(7), Duration::from_secs(10));
+        assert_eq!((of_one.bytes, of_one.entries, of_one.age.as_secs()), (200, 2, 5));
+        assert_eq!(queues.exposure_of(LedgerId(9), Duration::ZERO), Exposure::default());
         assert_eq!(queues.cut(LedgerId(3), 1), Some(EntryId(11)), "at least one");
         assert_eq!(queues.cut(LedgerId(7), 200), Some(EntryId(2)));
         assert_eq!(queues.cut(LedgerId(9), 200), None);

@@ -224,9 +224,13 @@ impl Broker {
         let mut ledgers = partition.exposed_ledgers();
         ledgers.insert(self.ledger.id());
         ledgers.iter().all(|ledger| {
-            image.ledgers.get(ledger).is_none_or(|known| {
-                known.replicas.contains(&replica) || known.holders.iter().any(|holder| holder.replica == replica)
-            })
+            match image.ledgers.get(ledger) {
+                Some(known) => {
+                    known.replicas.contains(&replica) || known.holders.iter().any(|holder| holder.replica == replica)
+                }
+                // Finished and forgotten; or this image is older than the ledger.
+                None => ledger.0 < image.next_ledger,
+            }
         })
     }
 

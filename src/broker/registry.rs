@@ -225,6 +225,11 @@ impl Registry {
         self.queue().exposed.uploaded(ledger, through);
     }
 
+    pub fn exposure_of(&self, ledger: LedgerId) -> Exposure {
+        let now = self.clock.boottime();
+        self.queue().exposed.exposure_of(ledger, now)
+    }
+
     pub fn exposure(&self) -> Exposure {
         let now = self.clock.boottime();
         self.queue().exposed.exposure(now)

@@ -111,8 +111,12 @@ impl Broker {
                 pull_again = (!missing.is_empty()).then(|| Instant::now() + PULL_AGAIN);
                 self.pull_ledgers(missing);
             }
-            while self.upload_is_due() {
-                match self.upload_once().await {
+            loop {
+                let due = self.due_ledgers();
+                if due.is_empty() {
+                    break;
+                }
+                match self.upload_from(due).await {
                     Ok(Step::Uploaded) => {
                         pause = BACKOFF_FIRST;
                         if self.upload_metrics.failing.swap(false, Ordering::Relaxed) {
@@ -149,11 +153,15 @@ impl Broker {
         tokio::time::sleep(BLOCKED_PAUSE).await;
     }
 
-    fn upload_is_due(&self) -> bool {
-        let exposure = self.registry.exposure();
-        exposure.bytes >= self.options.upload_bytes
-            || (exposure.entries > 0 && exposure.age >= self.options.upload_interval)
-            || (exposure.entries > 0 && (self.wal_is_tight() || self.moves.want_upload()))
+    /// Ledgers of which an upload is due. Each counts for itself: one that waits for other nodes must not make many small
+    /// objects of the next.
+    fn due_ledgers(&self) -> Vec<LedgerId> {
+        let pressed = self.wal_is_tight() || self.moves.want_upload();
+        let is_due = |ledger: &LedgerId| {
+            let exposure = self.registry.exposure_of(*ledger);
+            pressed || exposure.bytes >= self.options.upload_bytes || exposure.age >= self.options.upload_interval
+        };
+        self.registry.exposed_ledgers().into_iter().filter(is_due).collect()
     }
 
     /// Less than a quarter of the WAL's budget is left.
@@ -188,11 +196,16 @@ impl Broker {
         true
     }
 
-    /// One upload, of the oldest ledger of which something can be uploaded now.
+    /// One upload of whatever there is.
     pub(super) async fn upload_once(&self) -> Result<Step, UploadError> {
+        self.upload_from(self.registry.exposed_ledgers()).await
+    }
+
+    /// One upload, of the first of these ledgers of which something can be uploaded now.
+    async fn upload_from(&self, ledgers: Vec<LedgerId>) -> Result<Step, UploadError> {
         let image = self.image();
         let mut found = Step::Nothing;
-        for id in self.registry.exposed_ledgers() {
+        for id in ledgers {
             // A ledger that is not known has ended, or this image is older than it.
             let Some(ledger) = image.ledgers.get(&id) else { continue };
             self.registry.uploaded(id, ledger.uploaded);
