@@ -191,6 +191,7 @@ impl Process {
         });
         let settings = broker.topic_settings(&broker.topic(TOPIC).expect("there"));
         let context = ProduceContext {
+            replicas_needed: 0,
             settings: &settings,
             zstd_allowed: true,
             room_deadline: broker.room_deadline(Duration::from_secs(1)),
