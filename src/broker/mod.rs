@@ -12,6 +12,7 @@ mod coordinator;
 mod describe;
 mod error;
 mod fetch;
+mod ledgers;
 mod maintenance;
 mod missing;
 mod offsets;
@@ -41,7 +42,7 @@ use tokio::sync::{Mutex, Notify, Semaphore, watch};
 
 use crate::base::{BrokerEpoch, LedgerId, NodeId, TopicId};
 use crate::env::{Clock, Entropy};
-use crate::ledger::LedgerWriter;
+use crate::ledger::{Host, LedgerWriter};
 use crate::metadata::{Image, Topic};
 use crate::object::Objects;
 use crate::quorum::{Quorum, QuorumStatus};
@@ -52,12 +53,13 @@ pub use configs::Settings;
 pub use coordinator::{CoordinatorError, CoordinatorKind, OFFSETS_TOPIC, TRANSACTIONS_TOPIC};
 pub use error::{ChangeError, FetchError, OffsetsError, ProduceError};
 pub use fetch::Fetched;
+pub use ledgers::QuorumRegistrations;
 pub use missing::Missing;
 pub use offsets::{FoundOffset, OffsetQuery};
 pub use produce::ProduceContext;
-pub use registry::{Exposure, Registry};
+pub use registry::{Exposure, Failure, Registry};
 pub use settings::{BrokerSettings, TopicSettings};
-pub use start::{Joined, OpenedWal, StartError, join, open_partitions, open_wal};
+pub use start::{JoinParts, Joined, OpenedWal, StartError, join, open_partitions, open_wal};
 pub use stop::Stopping;
 pub use topics::{NewTopic, is_internal_topic};
 pub use transactions::{Admission, InTransaction, NotAdmitted, TransactionEnd, TransactionGate, transactional_header};
@@ -109,7 +111,8 @@ pub struct Broker {
     objects: Arc<Objects>,
     wal: Arc<Wal>,
     registry: Arc<Registry>,
-    ledger: LedgerWriter,
+    ledger: Arc<LedgerWriter>,
+    host: Arc<Host>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     image: watch::Receiver<Arc<Image>>,
@@ -158,6 +161,7 @@ impl Broker {
             wal: parts.wal,
             registry: parts.registry,
             ledger: parts.joined.ledger,
+            host: parts.joined.host,
             clock: parts.clock,
             entropy: parts.entropy,
             image,
@@ -218,6 +222,11 @@ impl Broker {
 
     pub fn objects(&self) -> &Objects {
         &self.objects
+    }
+
+    /// This node as a holder of ledgers.
+    pub fn host(&self) -> &Arc<Host> {
+        &self.host
     }
 
     pub fn ledger_id(&self) -> LedgerId {

@@ -64,9 +64,18 @@ impl World {
         let opened = tokio::task::spawn_blocking(move || {
             open_wal(Arc::new(disk), &SeededEntropy::new(1), &SystemClock, wal, NODE, &image, for_wal)
         });
-        let opened = opened.await.expect("no panic").expect("a WAL");
+        let mut opened = opened.await.expect("no panic").expect("a WAL");
         let wal = opened.wal.clone();
-        let joined = join(&quorum, NODE, &wal, Vec::new(), &*clock).await.expect("joined");
+        let joined = join(JoinParts {
+            quorum: &quorum,
+            node: NODE,
+            opened: &mut opened,
+            registry: &registry,
+            peers: None,
+            endpoints: Vec::new(),
+            clock: &*clock,
+        });
+        let joined = joined.await.expect("joined");
         let image = quorum.image().borrow().clone();
         open_partitions(&registry, NODE, &image, opened, clock.wall_ms()).expect("partitions");
         let objects = Objects::in_store(
@@ -182,6 +191,7 @@ impl Process {
         });
         let settings = broker.topic_settings(&broker.topic(TOPIC).expect("there"));
         let context = ProduceContext {
+            replicas_needed: 0,
             settings: &settings,
             zstd_allowed: true,
             room_deadline: broker.room_deadline(Duration::from_secs(1)),
