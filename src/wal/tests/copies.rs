@@ -97,10 +97,10 @@ fn an_older_copy_of_the_folder_is_told_from_the_newest() {
     let start = |disk: &SimDisk, recorded: Option<u64>| {
         let opened = open(disk);
         let boot = opened.wal.next_boot(recorded);
-        boot.map(|boot| {
+        if let Ok(boot) = boot {
             opened.wal.registered(BrokerEpoch(10 * boot as i64), boot).unwrap();
-            boot
-        })
+        }
+        boot
     };
     assert_eq!(start(&disk, None).unwrap(), 1);
     let copy = disk.fork();
