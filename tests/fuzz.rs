@@ -238,6 +238,43 @@ fn frames_between_nodes() {
     });
 }
 
+/// What nodes ask and answer about ledgers.
+#[test]
+fn messages_about_ledgers() {
+    use casemate::base::{EntryId, LedgerId, NodeId, WalIncarnation};
+    use casemate::ledger::core::{Identity, Reply};
+    use casemate::ledger::wire::{Answer, Ask, Payload, Read, ReadAnswer, Request};
+
+    let (to, ledger, one) = (WalIncarnation([7; 16]), LedgerId(9), EntryId(1));
+    let payloads = vec![Payload::new([1; 40], Bytes::from(vec![2; 90])), Payload::new([3; 40], Bytes::new())];
+    let append = Ask::Append { durable: one, first: one, payloads: payloads.clone() };
+    let recover = Ask::Recover { durable: one, uploaded: one, first: one, payloads: payloads.clone() };
+    let requests = [append, Ask::Seal, recover].map(|ask| Request { to, ledger, ask }.encode().to_bytes().to_vec());
+    let from = Identity { node: NodeId(2), incarnation: to, boot: 5 };
+    let sealed = Reply::SealAnswer { ledger, through: Some(one), uncertain_from: None, durable: one };
+    let position = Reply::Position { ledger, first: one, synced: one, durable: one };
+    let answers = [sealed, position].map(|reply| Answer { from, reply }.encode().to_vec());
+    let read = Read { to, ledger, from: one, below: EntryId(7), max_bytes: 9 }.encode()[1..].to_vec();
+    let entries = ReadAnswer::Entries { first: one, payloads }.encode().to_bytes().to_vec();
+    let held = ReadAnswer::NotHeld { first: one, next: one }.encode().to_bytes().to_vec();
+    let seeds = [&requests[..], &answers[..], &[read, entries, held]].concat();
+    fuzz("ledgers", &seeds, |input| {
+        let message = Bytes::copy_from_slice(input);
+        if let Ok(request) = Request::decode(&message) {
+            assert_eq!(request.encode().to_bytes(), message, "what is read is written the same");
+        }
+        if let Ok(answer) = Answer::decode(&message) {
+            assert_eq!(answer.encode(), message, "what is read is written the same");
+        }
+        if let Ok(read) = Read::decode(&message) {
+            assert_eq!(Read::decode(&read.encode()[1..]), Ok(read), "what is read is written the same");
+        }
+        if let Ok(answer) = ReadAnswer::decode(&message) {
+            assert_eq!(answer.encode().to_bytes(), message, "what is read is written the same");
+        }
+    });
+}
+
 #[test]
 fn join_bundles() {
     fuzz("bundles", &fixtures("join/v1"), |input| {

@@ -5,6 +5,7 @@
 //! sync left behind is for the next start to find out.
 
 mod background;
+mod control;
 mod forming;
 mod metrics;
 mod open;
@@ -22,7 +23,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::admin;
-use crate::broker::{Broker, BrokerSettings};
+use crate::broker::{Broker, BrokerSettings, Failure};
 use crate::cli::{notify, ready};
 use crate::config::{Config, Listener as ListenerConfig, Mode};
 use crate::env::{Clock, SystemClock, SystemEntropy, lock_dir};
@@ -46,15 +47,19 @@ pub enum Error {
     /// A port or the folder is in use, or the folder cannot be.
     #[error("{0}")]
     Taken(String),
+    /// The cluster has given this process up. The next one begins anew.
+    #[error("fenced by the cluster ({0}); start again")]
+    Fenced(String),
 }
 
 impl Error {
-    /// 2 configuration, 3 storage fenced, 4 port or folder not to be had.
+    /// 2 configuration, 3 storage fenced, 4 port or folder not to be had, 5 fenced by the cluster.
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Error::Configuration(_) => 2,
             Error::Storage(_) => 3,
             Error::Taken(_) => 4,
+            Error::Fenced(_) => 5,
         })
     }
 }
@@ -109,7 +114,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
         Err(error) => {
             // Nothing more is written: the next start decides what of the last moments counts.
             health.fenced(error.to_string());
-            tracing::error!(%error, "storage failed; this node fences itself");
+            tracing::error!(%error, "this node fences itself");
             Err(error)
         }
     }
@@ -257,7 +262,11 @@ async fn wait(opened: &Opened, ending: Ending) -> Result<(), Error> {
     tokio::select! {
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
-        failed = wal.wait_for(Option::is_some) => Err(Error::Storage(reason(failed.ok().and_then(|r| r.clone())))),
+        failed = wal.wait_for(Option::is_some) => Err(match failed.ok().and_then(|failure| failure.clone()) {
+            Some(Failure::Fenced(why)) => Error::Fenced(why),
+            Some(Failure::Storage(why)) => Error::Storage(why),
+            None => Error::Storage(reason(None)),
+        }),
         failed = quorum.wait_for(Option::is_some) => {
             Err(Error::Storage(reason(failed.ok().and_then(|r| r.as_deref().map(str::to_owned)))))
         }

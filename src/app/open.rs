@@ -10,17 +10,18 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::base::ClusterId;
-use crate::broker::{self, Broker, BrokerParts, Lease, Registry};
+use crate::broker::{self, Broker, BrokerParts, JoinParts, Registry};
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::env::{Clock, Disk, Entropy, RealDisk};
-use crate::metadata::Endpoint;
+use crate::metadata::{Endpoint, Reject};
 use crate::object::Objects;
 use crate::quorum::{self, Quorum, QuorumOptions};
 use crate::security::{self, NodeTls};
 use crate::wal::{OpenError, Wal};
 use tokio_rustls::TlsConnector;
 
+use super::control::Control;
 use super::forming::{self, Folder};
 use super::{Error, services};
 
@@ -53,6 +54,16 @@ impl Place {
         if let Some(socket) = self.socket.lock().unwrap_or_else(PoisonError::into_inner).take() {
             tokio::spawn(cluster.server(socket).run(self.stop.subscribe()));
         }
+    }
+}
+
+/// Why the broker did not join.
+fn join_error(error: broker::StartError) -> Error {
+    match error {
+        broker::StartError::Rejected(reject @ (Reject::Fenced { .. } | Reject::StaleBrokerEpoch { .. })) => {
+            Error::Fenced(reject.to_string())
+        }
+        error => storage(error),
     }
 }
 
@@ -116,15 +127,24 @@ pub(super) async fn open(
     .map_err(|error| wal_error(&config.data_dir, error))?;
     let wal = opened.wal.clone();
 
-    let joined = broker::join(&quorum, config.node, &wal, endpoints, &*clock).await.map_err(storage)?;
+    let control = Control::new(&cluster, &quorum, &clock);
+    control.ask(config, &cluster, &wal, &registry);
+    let join = JoinParts {
+        quorum: &quorum,
+        node,
+        wal: &wal,
+        registry: &registry,
+        peers: Some(cluster.peers.clone()),
+        endpoints,
+        clock: &*clock,
+        registered: &|epoch, recovery| control.registered(epoch, recovery),
+    };
+    let joined = broker::join(join).await.map_err(join_error)?;
     let image = quorum.image().borrow().clone();
     let report = broker::open_partitions(&registry, config.node, &image, opened, clock.wall_ms()).map_err(storage)?;
     if let Some(torn) = &report.torn {
         tracing::warn!(?torn, "the WAL ended in a torn tail; what was cut is kept in quarantine");
     }
-    let alone = quorum.clone();
-    let lease = Lease::new(clock.clone(), Box::new(move || alone.leads_alone()));
-    lease.registered(joined.epoch);
     let parts = BrokerParts {
         options: config.broker_options(),
         node: config.node,
@@ -134,7 +154,7 @@ pub(super) async fn open(
         wal: wal.clone(),
         registry,
         joined,
-        lease,
+        lease: control.lease.clone(),
         clock,
         entropy,
     };

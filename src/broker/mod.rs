@@ -13,6 +13,7 @@ mod describe;
 mod error;
 mod fetch;
 mod lease;
+mod ledgers;
 mod load;
 mod maintenance;
 mod missing;
@@ -55,13 +56,14 @@ pub use coordinator::{CoordinatorError, CoordinatorKind, OFFSETS_TOPIC, TRANSACT
 pub use error::{ChangeError, FetchError, OffsetsError, ProduceError};
 pub use fetch::Fetched;
 pub use lease::{IsAlone, LEASE, Lease};
+pub use ledgers::QuorumRegistrations;
 pub use load::{Load, LoadMeter, PARTITION_LOADS_MAX, PartitionLoad};
 pub use missing::Missing;
 pub use offsets::{FoundOffset, OffsetQuery};
 pub use produce::ProduceContext;
-pub use registry::{Exposure, Registry};
+pub use registry::{Exposure, Failure, Registry};
 pub use settings::{BrokerSettings, TopicSettings};
-pub use start::{Joined, OpenedWal, StartError, join, open_partitions, open_wal};
+pub use start::{JoinParts, Joined, OpenedWal, StartError, join, open_partitions, open_wal};
 pub use stop::Stopping;
 pub use topics::{NewTopic, is_internal_topic};
 pub use transactions::{Admission, InTransaction, NotAdmitted, TransactionEnd, TransactionGate, transactional_header};
@@ -115,7 +117,7 @@ pub struct Broker {
     wal: Arc<Wal>,
     registry: Arc<Registry>,
     lease: Arc<Lease>,
-    ledger: LedgerWriter,
+    ledger: Arc<LedgerWriter>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     image: watch::Receiver<Arc<Image>>,

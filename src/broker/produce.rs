@@ -89,7 +89,7 @@ impl Broker {
     ) -> Result<Appended, ProduceError> {
         loop {
             // Registered before the attempt, so that room made in between is not missed.
-            let room = self.room.notified();
+            let (room, relieved) = (self.room.notified(), self.ledger.relieved().notified());
             match partition.append(&self.ledger, header, batch.clone(), origin, now_ms) {
                 Err(AppendError::Ledger(LedgerError::Full)) => {
                     let left = room_deadline.saturating_sub(self.clock.boottime());
@@ -98,7 +98,13 @@ impl Broker {
                     }
                     self.registry.upload_due.notify_one();
                     // Woken by new room, or by the clock to look again.
-                    let _ = tokio::time::timeout(left.min(SLOWEST), room).await;
+                    let either = async {
+                        tokio::select! {
+                            () = room => {}
+                            () = relieved => {}
+                        }
+                    };
+                    let _ = tokio::time::timeout(left.min(SLOWEST), either).await;
                 }
                 appended => return Ok(appended?),
             }

@@ -66,7 +66,17 @@ impl World {
         });
         let opened = opened.await.expect("no panic").expect("a WAL");
         let wal = opened.wal.clone();
-        let joined = join(&quorum, NODE, &wal, Vec::new(), &*clock).await.expect("joined");
+        let joined = join(JoinParts {
+            quorum: &quorum,
+            node: NODE,
+            wal: &wal,
+            registry: &registry,
+            peers: None,
+            endpoints: Vec::new(),
+            clock: &*clock,
+            registered: &|_, _| (),
+        });
+        let joined = joined.await.expect("joined");
         let image = quorum.image().borrow().clone();
         open_partitions(&registry, NODE, &image, opened, clock.wall_ms()).expect("partitions");
         let objects = Objects::in_store(

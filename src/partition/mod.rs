@@ -210,8 +210,8 @@ impl Partition {
         }
         batch.place(base_offset, state.leader_epoch);
         let placed = Header { base_offset, leader_epoch: state.leader_epoch, ..*header };
-        let entry = ledger.append(self.id, self.slot, &batch)?;
-        let durable = state.appended(&placed, batch, origin.marker(), entry, now_ms);
+        ledger.append(self.id, self.slot, &batch)?;
+        let durable = state.appended(&placed, batch, origin.marker(), now_ms);
         let max_timestamp = placed.max_timestamp;
         Ok(Appended { base_offset, log_start: state.log_start, duplicate: false, max_timestamp, durable })
     }
@@ -242,7 +242,7 @@ impl Partition {
         state.wait_for(next)
     }
 
-    /// The ledger has made an entry durable. Called in the order of entries. Answers the base offset of its batch.
+    /// The oldest batch that waits is durable, as this entry of the ledger. Answers its base offset.
     pub fn synced(&self, ledger: LedgerId, entry: EntryId, location: Location) -> Option<Offset> {
         let news = self.state().synced(ledger, entry, location)?;
         for answer in news.answers {

@@ -284,6 +284,15 @@ impl Quorum {
         Ok(applied.is_ok())
     }
 
+    /// An image that has everything that was committed when this was called, by anybody (a linearizable read).
+    pub async fn barrier(&self) -> Result<Arc<Image>, ProposeError> {
+        match self.catch_up().await {
+            Ok(true) => Ok(self.machine.image().borrow().clone()),
+            Ok(false) => Err(ProposeError::NotLeader { leader: self.status().leader }),
+            Err(error) => Err(ProposeError::Stopped(error.to_string())),
+        }
+    }
+
     /// Answers what the quorum of node `from` asks. Whatever the bytes are, they harm nothing but their question.
     pub async fn serve(&self, from: NodeId, message: &[u8]) -> Bytes {
         self.server.answer(from, message).await

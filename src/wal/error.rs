@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use crate::base::{EntryId, LedgerId};
 
+use super::boot::OldCopy;
+
 /// What can be done about a WAL that is not whole. Nothing in this release gives up records that only it holds.
 pub const PUT_BACK: &str = "put the former folder wal back, or its disk, or a copy of its last state; if there is \
                             none, keep all that is left for recovery: no command of this release gives up what only \
@@ -78,4 +80,13 @@ pub enum SealError {
     Failed { ledger: LedgerId, reason: Arc<str> },
     #[error("the WAL was closed before ledger {0} was sealed")]
     Closed(LedgerId),
+}
+
+/// Why a start is not recorded.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    #[error(transparent)]
+    OldCopy(#[from] OldCopy),
+    #[error("the start cannot be recorded in the WAL's manifest: {0}")]
+    Io(#[source] io::Error),
 }

@@ -14,6 +14,7 @@
 //! The WAL knows ledgers as numbers and payloads as bytes. It must never look into a payload, decide what is needed, or
 //! read a clock for anything but metrics and the moment of a closing block.
 
+mod boot;
 mod error;
 mod files;
 mod format;
@@ -40,13 +41,14 @@ use crate::base::checksum::crc32c;
 use crate::base::{EntryId, LedgerId, WalIncarnation};
 use crate::env::{Disk, Entropy};
 
-pub use error::{AppendError, FullReason, OpenError, PUT_BACK, ReadError, SealError};
-pub use format::HEAD;
+pub use boot::OldCopy;
+pub use error::{AppendError, FullReason, OpenError, PUT_BACK, ReadError, RecordError, SealError};
+pub use format::{HEAD, payload_crc};
 pub use metrics::{GROUP_ENTRIES_BOUNDS, Metrics, SYNC_MICROS_BOUNDS};
 pub use quarantine::Quarantined;
 pub use seal::SealAnswer;
 
-use format::{ENTRY_HEADER, EntryHeader, PAGE, payload_crc};
+use format::{ENTRY_HEADER, EntryHeader, PAGE};
 use plant::Plant;
 use segment::Segment;
 use state::{FreeFile, Pending, Shared, lock};
@@ -216,6 +218,11 @@ impl Wal {
         self.shared.identity.incarnation
     }
 
+    /// Bytes of entries that may wait for the disk.
+    pub fn queue_bytes(&self) -> usize {
+        self.shared.options.queue_bytes
+    }
+
     /// Largest payload that an entry may have, in bytes.
     pub fn payload_bytes_max(&self) -> u64 {
         state::payload_max(self.shared.options.segment_bytes)
@@ -224,12 +231,17 @@ impl Wal {
     /// Takes an entry to be written behind all those taken before; never blocks. It is safe when it is published by
     /// [`WalEvents::synced`].
     pub fn append(&self, entry: Entry) -> Result<(), AppendError> {
+        // Here and not on the WAL thread: callers are many, and the bytes are still in this processor's cache.
+        let crc = payload_crc(&entry.head, &entry.body);
+        self.append_checked(entry, crc)
+    }
+
+    /// The same for a payload whose [`payload_crc`] is known.
+    pub fn append_checked(&self, entry: Entry, crc: u32) -> Result<(), AppendError> {
         let (bytes, max) = ((HEAD + entry.body.len()) as u64, self.payload_bytes_max());
         if bytes > max {
             return Err(AppendError::TooLarge { bytes, max });
         }
-        // Here and not on the WAL thread: callers are many, and the bytes are still in this processor's cache.
-        let crc = payload_crc(&entry.head, &entry.body);
         let mut state = lock(&self.shared.state);
         state.enqueue(Pending { entry, crc }, &self.shared.options)?;
         // A waiting thread is woken once, not by every append that comes before it runs.
