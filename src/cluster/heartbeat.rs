@@ -197,7 +197,6 @@ impl Heartbeats {
             () = self.superseded(epoch) => Fenced { node: self.node, epoch },
         };
         self.lease.lost();
-        tracing::error!(node = %self.node, %epoch, "this process is fenced");
         fenced
     }
 
