@@ -119,20 +119,21 @@ pub(super) async fn open(
     let (wal_options, node) = (config.wal_options(), config.node);
     let (for_wal, wal_clock, wal_entropy, wal_image) =
         (registry.clone(), clock.clone(), entropy.clone(), image.clone());
-    let opened = tokio::task::spawn_blocking(move || {
+    let mut opened = tokio::task::spawn_blocking(move || {
         broker::open_wal(disk, &*wal_entropy, &*wal_clock, wal_options, node, &wal_image, for_wal)
     })
     .await
     .map_err(storage)?
     .map_err(|error| wal_error(&config.data_dir, error))?;
     let wal = opened.wal.clone();
+    services::of_ledgers(&cluster, &opened.hosted);
 
     let control = Control::new(&cluster, &quorum, &clock);
     control.ask(config, &cluster, &wal, &registry);
     let join = JoinParts {
         quorum: &quorum,
         node,
-        wal: &wal,
+        opened: &mut opened,
         registry: &registry,
         peers: Some(cluster.peers.clone()),
         endpoints,

@@ -1,13 +1,14 @@
 //! What the ledgers of this broker want of the metadata: another replica set, an end, who is registered.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use tokio::sync::watch;
 
 use crate::base::{BrokerEpoch, NodeId};
 use crate::ledger::core::{Outcome, write_quorum};
-use crate::ledger::{self, DriveParts, Links, Openings, Proposal, Registrations};
+use crate::ledger::{self, DriveParts, Host, Links, Openings, Proposal, Registrations};
 use crate::metadata::{Command, Image, Reject, Response};
 use crate::quorum::{ProposeError, Quorum};
 
@@ -20,6 +21,18 @@ impl Broker {
         let openings = Arc::new(QuorumOpenings { quorum, node: self.node, epoch: self.epoch });
         let (image, clock) = (self.image.clone(), self.clock.clone());
         ledger::drive(self.ledger.clone(), DriveParts { links, openings, image, clock }).await;
+    }
+}
+
+/// Lets the writers of other nodes in, and frees what is uploaded, as the metadata say; as long as there is a host.
+pub(super) async fn follow(host: Weak<Host>, mut image: watch::Receiver<Arc<Image>>) {
+    image.mark_changed();
+    while image.changed().await.is_ok() {
+        let now = image.borrow_and_update().clone();
+        let Some(host) = host.upgrade() else { return };
+        if tokio::task::spawn_blocking(move || host.applied(&now)).await.is_err() {
+            tracing::error!("what the metadata say about ledgers was not taken in");
+        }
     }
 }
 

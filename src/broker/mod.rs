@@ -44,7 +44,7 @@ use tokio::sync::{Mutex, Notify, Semaphore, watch};
 
 use crate::base::{BrokerEpoch, LedgerId, NodeId, TopicId};
 use crate::env::{Clock, Entropy};
-use crate::ledger::LedgerWriter;
+use crate::ledger::{Host, LedgerWriter};
 use crate::metadata::{Image, Topic};
 use crate::object::Objects;
 use crate::quorum::{Quorum, QuorumStatus};
@@ -118,6 +118,7 @@ pub struct Broker {
     registry: Arc<Registry>,
     lease: Arc<Lease>,
     ledger: Arc<LedgerWriter>,
+    host: Arc<Host>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     image: watch::Receiver<Arc<Image>>,
@@ -167,6 +168,7 @@ impl Broker {
             registry: parts.registry,
             lease: parts.lease,
             ledger: parts.joined.ledger,
+            host: parts.joined.host,
             clock: parts.clock,
             entropy: parts.entropy,
             image,
@@ -232,6 +234,11 @@ impl Broker {
 
     pub fn objects(&self) -> &Objects {
         &self.objects
+    }
+
+    /// This node as a holder of ledgers.
+    pub fn host(&self) -> &Arc<Host> {
+        &self.host
     }
 
     pub fn ledger_id(&self) -> LedgerId {

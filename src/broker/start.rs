@@ -7,19 +7,21 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::{BrokerEpoch, EntryId, LedgerId, NodeId, PartitionId};
+use crate::base::{BrokerEpoch, EntryId, LedgerId, NodeId, PartitionId, WalIncarnation};
 use crate::batch::{self, Header};
 use crate::env::{Clock, Disk, Entropy};
 use crate::ledger::core::Identity;
-use crate::ledger::{self, LedgerWriter, NodeReplicas, OwnWal, RecoverError, RecoveryParts};
+use crate::ledger::{
+    self, Host, HostReplicas, Hosted, LedgerWriter, NodeReplicas, RecoverError, RecoveryParts, UnreadableEntry,
+};
 use crate::metadata::{self, Command, Endpoint, Image, Response};
 use crate::partition::{Recovered, RecoveredGap};
 use crate::peer::Peers;
 use crate::quorum::{ProposeError, Quorum};
 use crate::wal::{OpenError, PUT_BACK, RecordError, RecoveredEntry, RecoveryReport, Wal, WalEvents, WalOptions};
 
-use super::QuorumRegistrations;
 use super::registry::{Exposed, Registry};
+use super::{QuorumRegistrations, ledgers};
 
 /// How often it is looked again at what may have changed without a word.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -41,6 +43,8 @@ pub enum StartError {
     UnexpectedAnswer(&'static str),
     #[error(transparent)]
     Ledger(#[from] RecoverError),
+    #[error(transparent)]
+    Held(#[from] UnreadableEntry),
     #[error("{0}; {back}", back = PUT_BACK)]
     Gap(#[from] RecoveredGap),
     #[error("the WAL holds ledger {ledger}, which the metadata do not know: the metadata folder is older than the WAL")]
@@ -58,6 +62,9 @@ pub enum StartError {
 pub struct OpenedWal {
     pub wal: Arc<Wal>,
     pub report: RecoveryReport,
+    /// Serves other nodes as soon as this one has joined.
+    pub hosted: Arc<Hosted>,
+    held: ledger::Found,
     found: Found,
 }
 
@@ -79,19 +86,22 @@ pub fn open_wal(
     registry: Arc<Registry>,
 ) -> Result<OpenedWal, StartError> {
     let mut found = Found::default();
+    let mut held = ledger::Found::default();
     let at = clock.boottime();
     let needed = |ledger, entry| image.needs(ledger, entry);
     let mut on_entry = |entry: RecoveredEntry<'_>| {
+        held.add(&entry);
         if image.needs(entry.ledger, entry.entry) {
             found.add(image, node, &entry, at);
         }
     };
-    let (wal, report) = Wal::open(disk, entropy, options, &needed, &mut on_entry, registry)?;
+    let hosted = Hosted::new(registry);
+    let (wal, report) = Wal::open(disk, entropy, options, &needed, &mut on_entry, hosted.clone())?;
     if let Some(error) = found.error.take() {
         return Err(error);
     }
-    check_complete(image, node, &found.exposed)?;
-    Ok(OpenedWal { wal, report, found })
+    check_complete(image, wal.incarnation(), &found.exposed)?;
+    Ok(OpenedWal { wal, report, hosted, held, found })
 }
 
 impl Found {
@@ -121,10 +131,11 @@ impl Found {
     }
 }
 
-/// The entries of every ledger that the node wrote follow one another from what is uploaded on; those of a sealed one reach
-/// its end, unless others have them.
-fn check_complete(image: &Image, node: NodeId, exposed: &[Exposed]) -> Result<(), StartError> {
-    for (id, ledger) in image.ledgers.iter().filter(|(_, ledger)| ledger.node == node) {
+/// Of every ledger that only this WAL has, entries follow one another from what is uploaded on, and reach the end of a
+/// sealed one. What is missing here of a ledger with other replicas is to be had from them.
+fn check_complete(image: &Image, own: WalIncarnation, exposed: &[Exposed]) -> Result<(), StartError> {
+    let is_sole = |ledger: &metadata::Ledger| matches!(&ledger.replicas[..], [only] if only.incarnation == own);
+    for (id, ledger) in image.ledgers.iter().filter(|(_, ledger)| is_sole(ledger)) {
         let mut next = ledger.uploaded;
         for entry in exposed.iter().filter(|e| e.ledger == *id) {
             if entry.entry != next {
@@ -132,8 +143,7 @@ fn check_complete(image: &Image, node: NodeId, exposed: &[Exposed]) -> Result<()
             }
             next = next.next();
         }
-        let is_alone = ledger.replicas.len() == 1;
-        if let Some(end) = ledger.end.filter(|end| is_alone && next < *end) {
+        if let Some(end) = ledger.end.filter(|end| next < *end) {
             return Err(StartError::MissingEntries { ledger: *id, from: next, to: end });
         }
     }
@@ -144,13 +154,14 @@ fn check_complete(image: &Image, node: NodeId, exposed: &[Exposed]) -> Result<()
 pub struct Joined {
     pub epoch: BrokerEpoch,
     pub ledger: Arc<LedgerWriter>,
+    pub host: Arc<Host>,
 }
 
 /// What a broker needs in order to join.
 pub struct JoinParts<'a> {
     pub quorum: &'a Arc<Quorum>,
     pub node: NodeId,
-    pub wal: &'a Arc<Wal>,
+    pub opened: &'a mut OpenedWal,
     pub registry: &'a Arc<Registry>,
     /// The way to other nodes; `None` for one that has none.
     pub peers: Option<Arc<Peers>>,
@@ -162,7 +173,8 @@ pub struct JoinParts<'a> {
 
 /// Registers the broker, waits until what its predecessors wrote has an end, and opens its own ledger.
 pub async fn join(parts: JoinParts<'_>) -> Result<Joined, StartError> {
-    let JoinParts { quorum, node, wal, registry, peers, endpoints, clock, registered } = parts;
+    let JoinParts { quorum, node, opened, registry, peers, endpoints, clock, registered } = parts;
+    let (wal, hosted, held) = (&opened.wal, opened.hosted.clone(), std::mem::take(&mut opened.held));
     let incarnation = wal.incarnation();
     let before = quorum.image().borrow().clone();
     let recorded = before.brokers.get(&node).filter(|known| known.incarnation == incarnation).map(|known| known.boot);
@@ -175,7 +187,12 @@ pub async fn join(parts: JoinParts<'_>) -> Result<Joined, StartError> {
     };
     on_disk(wal, move |wal| wal.registered(epoch, boot)).await??;
     let own = Identity { node, incarnation, boot };
-    let local = Arc::new(OwnWal { own, wal: wal.clone() });
+    // With this registration in it, so that no seal is forgotten.
+    let image = quorum.image().borrow().clone();
+    let host = on_disk(wal, move |wal| Host::start(node, wal.clone(), held, &hosted, &image)).await??;
+    // From now on, for others may wait for this node as a replica before it has a ledger of its own.
+    tokio::spawn(ledgers::follow(Arc::downgrade(&host), quorum.image()));
+    let local = Arc::new(HostReplicas(host.clone()));
     let recovery = RecoveryParts {
         replicas: Arc::new(NodeReplicas { own: node, local, peers }),
         registrations: Arc::new(QuorumRegistrations(quorum.clone())),
@@ -187,7 +204,7 @@ pub async fn join(parts: JoinParts<'_>) -> Result<Joined, StartError> {
     let ledger = LedgerWriter::new(own, (id, &replicas), options, wal.clone(), registry.clone());
     let listener: Arc<dyn WalEvents> = ledger.clone();
     registry.listen(Arc::downgrade(&listener));
-    Ok(Joined { epoch, ledger })
+    Ok(Joined { epoch, ledger, host })
 }
 
 /// Waits until every ledger has an end that this node wrote before. Whoever leads the quorum finds them: this node, if it does.
@@ -263,7 +280,7 @@ async fn open_ledger(
 /// Runs what waits for the disk where that holds up no runtime worker.
 async fn on_disk<T: Send + 'static>(
     wal: &Arc<Wal>,
-    work: impl FnOnce(&Wal) -> T + Send + 'static,
+    work: impl FnOnce(&Arc<Wal>) -> T + Send + 'static,
 ) -> Result<T, StartError> {
     let wal = wal.clone();
     tokio::task::spawn_blocking(move || work(&wal)).await.map_err(|_| StartError::UnexpectedAnswer("a start's record"))
@@ -284,6 +301,11 @@ pub fn open_partitions(
     mut opened: OpenedWal,
     now_ms: i64,
 ) -> Result<RecoveryReport, StartError> {
+    // A ledger may have been ended below what this WAL has of it.
+    opened.found.exposed.retain(|entry| image.needs(entry.ledger, entry.entry));
+    for recovered in opened.found.by_partition.values_mut() {
+        recovered.retain(|batch| image.needs(batch.ledger, batch.entry));
+    }
     for topic in image.topics.values() {
         for (index, partition) in topic.partitions.iter().enumerate().filter(|(_, p)| p.leader == node) {
             let id = PartitionId { topic: topic.id, index: index as i32 };

@@ -64,12 +64,12 @@ impl World {
         let opened = tokio::task::spawn_blocking(move || {
             open_wal(Arc::new(disk), &SeededEntropy::new(1), &SystemClock, wal, NODE, &image, for_wal)
         });
-        let opened = opened.await.expect("no panic").expect("a WAL");
+        let mut opened = opened.await.expect("no panic").expect("a WAL");
         let wal = opened.wal.clone();
         let joined = join(JoinParts {
             quorum: &quorum,
             node: NODE,
-            wal: &wal,
+            opened: &mut opened,
             registry: &registry,
             peers: None,
             endpoints: Vec::new(),

@@ -263,7 +263,7 @@ impl Broker {
     /// WAL folder that holds nothing which the bucket lacks may be replaced.
     pub async fn seal_own_ledger(&self) {
         let Some((ledger, end)) = self.ledger.closing_position() else { return };
-        if let Err(error) = self.propose(Command::SealLedger { ledger, end }).await {
+        if let Err(error) = self.propose(Command::SealLedger { ledger, end, by: Some((self.node, self.epoch)) }).await {
             tracing::warn!(%ledger, %error, "the ledger was not sealed; the next start does it");
         }
     }

@@ -5,19 +5,17 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-
 use crate::base::{EntryId, LedgerId, Offset, PartitionId, TopicId};
 use crate::batch::sample;
 use crate::env::{SeededEntropy, SimDisk};
-use crate::wal::{AppendError, Entry, HEAD, Synced, Wal, WalEvents, WalOptions};
+use crate::wal::{AppendError, Entry, Synced, Wal, WalEvents, WalOptions};
 
 use super::{LocalReplica, Replica, decode_entry};
 
 const LEDGER: LedgerId = LedgerId(7);
 
 /// What a suite needs of an implementation.
-trait Bench {
+pub trait Bench {
     fn replica(&self) -> Arc<dyn Replica>;
     /// Entries announced as synced, in their order.
     fn announced(&self) -> Vec<(LedgerId, EntryId)>;
@@ -26,7 +24,9 @@ trait Bench {
 }
 
 fn entry(ledger: LedgerId, id: u64) -> Entry {
-    Entry { ledger, entry: EntryId(id), token: id, head: [1; HEAD], body: Bytes::from(vec![id as u8; 100]) }
+    let batch = sample::batch(1 + id as i32 % 3, id as i64);
+    let head = super::writer::encode_head(PartitionId { topic: TopicId([1; 16]), index: 0 }, &batch.head);
+    Entry { ledger, entry: EntryId(id), token: id, head, body: batch.body.clone() }
 }
 
 fn await_announced(bench: &dyn Bench, count: usize) -> Vec<(LedgerId, EntryId)> {
@@ -42,7 +42,7 @@ fn await_announced(bench: &dyn Bench, count: usize) -> Vec<(LedgerId, EntryId)> 
 }
 
 /// Everything that a replica promises.
-fn suite(bench: &mut dyn Bench) {
+pub fn suite(bench: &mut dyn Bench) {
     entries_are_taken_and_announced_in_sequence(bench);
     a_sealed_ledger_refuses_its_writer_across_restarts(bench);
     a_ledger_never_seen_can_be_sealed(bench);

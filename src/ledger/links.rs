@@ -8,9 +8,8 @@ use futures_util::future::BoxFuture;
 
 use crate::base::NodeId;
 use crate::peer::{self, Channel, Class, PeerError, Peers};
-use crate::wal::Wal;
 
-use super::core::{Identity, Reply};
+use super::Host;
 use super::drive::{Answering, Link, Links, NotSent};
 use super::recover::Replicas;
 use super::wire;
@@ -58,15 +57,6 @@ fn decoded(answer: Result<bytes::Bytes, PeerError>) -> Result<wire::Answer, Stri
     wire::Answer::decode(&answer).map_err(|error| error.to_string())
 }
 
-/// For a node that has no others.
-pub struct NoLinks;
-
-impl Links for NoLinks {
-    fn link(&self, _: NodeId) -> Option<Arc<dyn Link>> {
-        None
-    }
-}
-
 /// The replicas of all nodes: this one's directly, the others' over the peer plane.
 pub struct NodeReplicas {
     pub own: NodeId,
@@ -104,32 +94,25 @@ impl Replicas for NodeReplicas {
     }
 }
 
-/// The own WAL as the only replica of what this node wrote before there were others: it can be sealed, and nobody has to
-/// copy anything.
-pub struct OwnWal {
-    pub own: Identity,
-    pub wal: Arc<Wal>,
-}
+/// The replicas of this node's own host.
+pub struct HostReplicas(pub Arc<Host>);
 
-impl Replicas for OwnWal {
+impl Replicas for HostReplicas {
     fn ask(&self, _: NodeId, request: wire::Request) -> BoxFuture<'static, Result<wire::Answer, String>> {
-        let (own, wal, ledger) = (self.own, self.wal.clone(), request.ledger);
-        if request.to != own.incarnation {
-            return std::future::ready(Ok(wire::Answer { from: own, reply: Reply::Unknown { ledger } })).boxed();
-        }
-        async move {
-            let wire::Ask::Seal = request.ask else { return Err("copies are not taken here".to_owned()) };
-            // The seal is synced before it is answered: not on a runtime worker.
-            let sealed = tokio::task::spawn_blocking(move || wal.seal(ledger)).await;
-            let sealed = sealed.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
-            let (through, uncertain_from) = (sealed.through, sealed.uncertain_from);
-            let reply = Reply::SealAnswer { ledger, through, uncertain_from, durable: Default::default() };
-            Ok(wire::Answer { from: own, reply })
-        }
-        .boxed()
+        let host = self.0.clone();
+        async move { host.ask_local(request).await.map_err(|refused| refused.to_string()) }.boxed()
     }
 
-    fn read(&self, _: NodeId, _: wire::Read) -> BoxFuture<'static, Result<wire::ReadAnswer, String>> {
-        std::future::ready(Err("nothing is read here".to_owned())).boxed()
+    fn read(&self, _: NodeId, read: wire::Read) -> BoxFuture<'static, Result<wire::ReadAnswer, String>> {
+        let host = self.0.clone();
+        async move {
+            let wire::Read { ledger, from, below, max_bytes, .. } = read;
+            if read.to != host.identity().incarnation {
+                return Ok(wire::ReadAnswer::Unknown);
+            }
+            let answer = host.read_local(ledger, from, below, max_bytes as usize).await;
+            answer.map_err(|error| error.to_string())
+        }
+        .boxed()
     }
 }

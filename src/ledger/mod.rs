@@ -8,6 +8,7 @@
 
 pub mod core;
 mod drive;
+mod host;
 mod links;
 pub mod placement;
 mod recover;
@@ -16,7 +17,8 @@ pub mod wire;
 mod writer;
 
 pub use drive::{Answering, DriveParts, Link, Links, NotSent, Openings, drive};
-pub use links::{NoLinks, NodeReplicas, OwnWal, PeerLinks};
+pub use host::{Found, HeldEntry, Host, Hosted, PullError, ReadFailed, UnreadableEntry};
+pub use links::{HostReplicas, NodeReplicas, PeerLinks};
 pub use recover::{RecoverError, RecoveryParts, Registrations, Replicas, recover_ledger, recover_ledgers};
 pub use replica::{LocalReplica, Replica};
 pub use writer::{

@@ -190,7 +190,9 @@ fn with_payloads(mut head: Writer, payloads: &[Payload]) -> Body {
 /// Payloads up to the end of the message, for entries from `first` on; at least one.
 fn payloads(message: &Bytes, r: &mut Reader<'_>, first: EntryId) -> Result<Vec<Payload>, DecodeError> {
     let count = r.count(PAYLOAD_HEADER + HEAD)?;
-    if count == 0 || count > LEDGER_MESSAGE_ENTRIES_MAX || first.0.checked_add(count as u64).is_none() {
+    // Counting them goes one further than the last.
+    let countable = first.0.checked_add(count as u64 + 1).is_some();
+    if count == 0 || count > LEDGER_MESSAGE_ENTRIES_MAX || !countable {
         return invalid("entries", count as u64);
     }
     let mut out = Vec::with_capacity(count);
@@ -470,8 +472,8 @@ mod tests {
             Request::decode(&Request { to: TO, ledger: LEDGER, ask }.encode().to_bytes())
         };
         assert!(append(u64::MAX, payloads()).is_err());
-        assert!(append(u64::MAX - 2, payloads()).is_err());
-        assert!(append(u64::MAX - 3, payloads()).is_ok());
+        assert!(append(u64::MAX - 3, payloads()).is_err());
+        assert!(append(u64::MAX - 4, payloads()).is_ok());
         assert!(append(0, Vec::new()).is_err());
         let read = Read { to: TO, ledger: LEDGER, from: EntryId(2), below: EntryId(2), max_bytes: 1 };
         assert!(Read::decode(&read.encode()[1..]).is_err(), "nothing is asked for");

@@ -21,7 +21,7 @@ use crate::base::limits::LEDGER_MESSAGE_ENTRIES_MAX;
 use crate::base::{EntryId, LedgerId, NodeId, PartitionId, TopicId};
 use crate::batch::{HEAD_BYTES, StoredBatch};
 use crate::metadata;
-use crate::wal::{self, Entry, HEAD, Location, Synced, Wal, WalEvents};
+use crate::wal::{self, Entry, HEAD, Location, Place, Synced, Wal, WalEvents};
 
 use super::core::{self, Identity, Plant, Reply, Request, WriterAction, WriterEvent, WriterOptions};
 use super::wire::{self, Payload};
@@ -256,7 +256,7 @@ impl LedgerWriter {
     /// Hands an entry to the own WAL.
     fn hand_over(&self, at: (LedgerId, EntryId), token: u64, payload: &Payload) -> Result<(), wal::AppendError> {
         let (head, body) = (*payload.head(), payload.body().clone());
-        self.wal.append_checked(Entry { ledger: at.0, entry: at.1, token, head, body }, payload.crc())
+        self.wal.append_at(Entry { ledger: at.0, entry: at.1, token, head, body }, payload.crc(), Place::Next)
     }
 
     /// Gives the core an event and carries out what comes of it.

@@ -56,6 +56,8 @@ pub enum AppendError {
     Closed,
     #[error("the ledger is sealed")]
     Sealed,
+    #[error("only a sealed ledger takes a recoverer's copies")]
+    NotSealed,
     #[error("the entry does not follow its ledger's last one: {expected} is next")]
     OutOfSequence { expected: EntryId },
     #[error("an entry of {bytes} bytes; at most {max} fit in a segment")]
@@ -80,6 +82,8 @@ pub enum SealError {
     Failed { ledger: LedgerId, reason: Arc<str> },
     #[error("the WAL was closed before ledger {0} was sealed")]
     Closed(LedgerId),
+    #[error("ledger {ledger} is not sealed: {max} ledgers are, and the metadata have finished too few of them")]
+    TooMany { ledger: LedgerId, max: usize },
 }
 
 /// Why a start is not recorded.

@@ -53,7 +53,12 @@ fn run(image: &mut Image, command: &Command, changes: &mut Changes<'_>) -> Resul
             require_current(image, *node, *epoch)?;
             ledger::open(image, *node, *epoch, replicas, *write_quorum, *close)
         }
-        Command::SealLedger { ledger, end } => ledger::seal(image, *ledger, *end),
+        Command::SealLedger { ledger, end, by } => {
+            if let Some((node, epoch)) = by {
+                require_current(image, *node, *epoch)?;
+            }
+            ledger::seal(image, *ledger, *end, *by)
+        }
         Command::FenceBroker { node, epoch } => cluster::fence(image, *node, *epoch),
         Command::RecoverLedger { ledger, end, holders, uploader } => {
             ledger::recover(image, *ledger, *end, holders, *uploader)

@@ -19,21 +19,30 @@ struct Journal {
     appended: BTreeMap<(u64, u64), Vec<u8>>,
     /// Those that must be there, with their place.
     published: BTreeMap<(u64, u64), Location>,
-    /// Entries below are in object storage.
-    uploaded: [u64; LEDGERS as usize],
+    /// Entries below are in object storage, by ledger.
+    uploaded: BTreeMap<u64, u64>,
+    /// Ledgers that are written to.
+    live: [u64; LEDGERS as usize],
     versions: u64,
 }
 
 impl Journal {
     fn needed(&self, ledger: LedgerId, entry: EntryId) -> bool {
-        entry.0 >= self.uploaded[ledger.0 as usize]
+        entry.0 >= self.uploaded(ledger.0)
+    }
+
+    fn uploaded(&self, ledger: u64) -> u64 {
+        self.uploaded.get(&ledger).copied().unwrap_or(0)
+    }
+
+    fn ledgers(&self) -> Vec<u64> {
+        let mut all: Vec<u64> = self.appended.keys().map(|(ledger, _)| *ledger).collect();
+        all.dedup();
+        all
     }
 
     fn next(&self, ledger: u64) -> u64 {
-        self.appended
-            .range((ledger, 0)..(ledger + 1, 0))
-            .next_back()
-            .map_or(self.uploaded[ledger as usize], |(k, _)| k.1 + 1)
+        self.appended.range((ledger, 0)..(ledger + 1, 0)).next_back().map_or(self.uploaded(ledger), |(k, _)| k.1 + 1)
     }
 
     fn publish(&mut self, synced: &[Synced]) {
@@ -60,12 +69,12 @@ impl Journal {
                 None => return Err(format!("never appended, or cut before: {key:?}")),
             }
         }
-        for ledger in 0..LEDGERS {
+        for ledger in self.ledgers() {
             let ids: Vec<u64> = found.range((ledger, 0)..(ledger + 1, 0)).map(|(k, _)| k.1).collect();
             if ids.windows(2).any(|w| w[0] + 1 != w[1]) {
                 return Err(format!("ledger {ledger} has a gap: {ids:?}"));
             }
-            let end = ids.last().map_or(self.uploaded[ledger as usize], |last| last + 1);
+            let end = ids.last().map_or(self.uploaded(ledger), |last| last + 1);
             self.appended.retain(|(l, id), _| *l != ledger || *id < end);
         }
         self.published = found.iter().map(|(key, read)| (*key, read.2)).collect();
@@ -98,7 +107,9 @@ fn run(seed: u64, plant: Plant, stats: &mut Stats) -> Result<(), String> {
     let segments = 2 + dice.below(4);
     let segment_bytes = (16 + 8 * dice.below(4)) << 10;
     let options = WalOptions { segment_bytes, budget_bytes: segments * segment_bytes, queue_bytes: 1 << 20 };
-    let mut run = Run { disk: SimDisk::new(), dice, journal: Journal::default(), plant, options, stats };
+    let mut journal = Journal::default();
+    (0..LEDGERS).for_each(|ledger| journal.live[ledger as usize] = ledger);
+    let mut run = Run { disk: SimDisk::new(), dice, journal, plant, options, stats };
     for _ in 0..5 {
         run.rot()?;
         let Some(opened) = run.open()? else { continue };
@@ -151,7 +162,8 @@ impl Run<'_> {
         }
         let mut sent = 0;
         for _ in 0..self.dice.below(60) {
-            let ledger = self.dice.below(LEDGERS);
+            let slot = self.dice.below(LEDGERS) as usize;
+            let ledger = self.journal.live[slot];
             let id = self.journal.next(ledger);
             let len = if self.dice.one_in(3) { self.dice.below(7000) } else { self.dice.below(900) };
             self.journal.versions += 1;
@@ -163,6 +175,8 @@ impl Run<'_> {
                 }
                 Err(AppendError::Full { .. }) => self.trim(opened),
                 Err(AppendError::Failed { .. }) if self.disk.is_off() => break,
+                // All of it was uploaded and trimmed before the start: nobody goes on with such a ledger.
+                Err(AppendError::OutOfSequence { expected: EntryId(0) }) => self.journal.live[slot] += LEDGERS,
                 Err(e) => return Err(format!("append: {e}")),
             }
             if self.dice.one_in(3) && !opened.recorder.wait(sent) {
@@ -194,16 +208,15 @@ impl Run<'_> {
     /// Uploads a part of what is published.
     fn trim(&mut self, opened: &Opened) {
         self.journal.publish(&lock(&opened.recorder.synced).clone());
-        for ledger in 0..LEDGERS {
+        for ledger in self.journal.ledgers() {
             let next =
                 self.journal.published.range((ledger, 0)..(ledger + 1, 0)).next_back().map_or(0, |(k, _)| k.1 + 1);
-            let from = self.journal.uploaded[ledger as usize];
+            let from = self.journal.uploaded(ledger);
             if next > from {
-                self.journal.uploaded[ledger as usize] = from + self.dice.below(next - from + 1);
+                self.journal.uploaded.insert(ledger, from + self.dice.below(next - from + 1));
             }
         }
-        let uploaded = self.journal.uploaded;
-        opened.wal.trim(&|ledger, entry| entry.0 >= uploaded[ledger.0 as usize]);
+        opened.wal.trim(&|ledger, entry| self.journal.needed(ledger, entry));
     }
 
     /// Damages one entry that is certainly under the watermark: the start must refuse, and the disk stays as it is.
