@@ -21,6 +21,7 @@ use crate::security::{self, NodeTls};
 use crate::wal::{OpenError, Wal};
 use tokio_rustls::TlsConnector;
 
+use super::control::Control;
 use super::forming::{self, Folder};
 use super::{Error, services};
 
@@ -127,6 +128,8 @@ pub(super) async fn open(
     let wal = opened.wal.clone();
     services::of_ledgers(&cluster, &opened.hosted);
 
+    let control = Control::new(&cluster, &quorum, &clock);
+    control.ask(config, &cluster, &wal, &registry);
     let join = JoinParts {
         quorum: &quorum,
         node,
@@ -135,6 +138,7 @@ pub(super) async fn open(
         peers: Some(cluster.peers.clone()),
         endpoints,
         clock: &*clock,
+        registered: &|epoch, recovery| control.registered(epoch, recovery),
     };
     let joined = broker::join(join).await.map_err(join_error)?;
     let image = quorum.image().borrow().clone();
@@ -151,6 +155,7 @@ pub(super) async fn open(
         wal: wal.clone(),
         registry,
         joined,
+        lease: control.lease.clone(),
         clock,
         entropy,
     };

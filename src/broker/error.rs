@@ -42,6 +42,9 @@ pub enum ProduceError {
     Unknown(#[from] UnknownOutcome),
     #[error("the state of producers cannot be read: {0}")]
     State(FetchError),
+    /// The records may be durable or not.
+    #[error("this node has no lease: it may not answer for the partition")]
+    NoLease,
 }
 
 /// Why records cannot be read.
@@ -59,6 +62,8 @@ pub enum FetchError {
     Missing(Offset),
     #[error("stored bytes are no record batch")]
     Broken,
+    #[error("this node has no lease: it may not answer for the partition")]
+    NoLease,
 }
 
 /// Why an offset cannot be found.

@@ -57,6 +57,7 @@ impl Broker {
             return Err(ProduceError::NotEnoughReplicas { set, needed });
         }
         let now_ms = self.clock.wall_ms();
+        let bytes = records.len();
         let (header, batch) = prepare(records, context, now_ms)?;
         let mut origin = Origin::Client(guard);
         let mut verifications = 0;
@@ -73,7 +74,12 @@ impl Broker {
                     let answer = self.admit(transaction, &[(partition, header)]).await.pop();
                     origin = Origin::Client(answer.transpose()?.flatten());
                 }
-                appended => return appended,
+                appended => {
+                    if appended.is_ok() {
+                        partition.traffic.appended(bytes);
+                    }
+                    return appended;
+                }
             }
         }
     }
@@ -118,9 +124,12 @@ impl Broker {
         usize::try_from(least).unwrap_or(0)
     }
 
-    /// Waits until an append is durable.
+    /// Waits until an append is durable and this process may say so.
     pub async fn durable(&self, appended: Appended) -> Result<(), ProduceError> {
         appended.durable().await?;
+        if !self.lease.is_valid() {
+            return Err(ProduceError::NoLease);
+        }
         failpoint::hit("reply-before");
         Ok(())
     }

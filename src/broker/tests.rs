@@ -74,6 +74,7 @@ impl World {
             peers: None,
             endpoints: Vec::new(),
             clock: &*clock,
+            registered: &|_, _| (),
         });
         let joined = joined.await.expect("joined");
         let image = quorum.image().borrow().clone();
@@ -85,6 +86,8 @@ impl World {
             clock.clone(),
             Arc::new(SeededEntropy::new(2)),
         );
+        let of_quorum = quorum.clone();
+        let lease = Lease::new(clock.clone(), Box::new(move || of_quorum.leads()));
         Broker::new(BrokerParts {
             options: BrokerOptions {
                 upload_bytes: 1 << 40,
@@ -102,6 +105,7 @@ impl World {
             wal,
             registry,
             joined,
+            lease,
             clock,
             entropy: Arc::new(SystemEntropy),
         })
