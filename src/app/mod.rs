@@ -5,6 +5,7 @@
 //! sync left behind is for the next start to find out.
 
 mod background;
+mod control;
 mod forming;
 mod metrics;
 mod open;
@@ -24,6 +25,7 @@ use tokio::task::JoinSet;
 use crate::admin;
 use crate::broker::{Broker, BrokerSettings, Failure};
 use crate::cli::{notify, ready};
+use crate::cluster;
 use crate::config::{Config, Listener as ListenerConfig, Mode};
 use crate::env::{Clock, SystemClock, SystemEntropy, lock_dir};
 use crate::kafka::WireMetrics;
@@ -35,6 +37,11 @@ use crate::net;
 use crate::security::{Authorizer, NodeTls, PrincipalRules, ServerTls};
 
 use open::{Opened, Place};
+
+/// How long a node that stops waits until others lead what it led.
+const STEP_DOWN_WAIT: Duration = Duration::from_secs(5);
+/// How long it waits until the others know that it has stopped.
+const LEAVE_WAIT: Duration = Duration::from_secs(2);
 
 /// Why the process ended, with the code that it exits with.
 #[derive(Debug, thiserror::Error)]
@@ -298,6 +305,11 @@ async fn drain(
 ) -> Result<(), Error> {
     tracing::info!("stopping");
     let bound = Duration::from_millis(config.options.limits.drain_ms);
+    let (node, epoch) = (opened.broker.node, opened.broker.epoch);
+    let left = cluster::step_down(&opened.quorum, node, STEP_DOWN_WAIT.min(bound / 3)).await;
+    if left > 0 {
+        tracing::info!(partitions = left, "others take over the rest when this node has stopped");
+    }
     // First what waits, so that connections have nothing left to wait for.
     opened.broker.begin_stop();
     stop.send_replace(true);
@@ -319,6 +331,7 @@ async fn drain(
     if drained == Ok(true) && closed.is_ok() && opened.broker.registry().exposure().entries == 0 {
         opened.broker.seal_own_ledger().await;
     }
+    cluster::leave(&opened.quorum, node, epoch, LEAVE_WAIT).await;
     hand_over(&opened).await;
     opened.quorum.shutdown().await;
     opened.cluster.peers.stop();

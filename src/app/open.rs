@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::base::ClusterId;
-use crate::broker::{self, Broker, BrokerParts, HostHoldings, JoinParts, Lease, Registry};
+use crate::broker::{self, Broker, BrokerParts, HostHoldings, JoinParts, Registry};
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::env::{Clock, Disk, Entropy, RealDisk};
@@ -21,6 +21,7 @@ use crate::security::{self, NodeTls};
 use crate::wal::{OpenError, Wal};
 use tokio_rustls::TlsConnector;
 
+use super::control::Control;
 use super::forming::{self, Folder};
 use super::{Error, services};
 
@@ -125,6 +126,8 @@ pub(super) async fn open(
     let wal = opened.wal.clone();
     services::of_ledgers(&cluster, &opened.hosted);
 
+    let control = Control::new(&cluster, &quorum, &clock);
+    control.ask(config, &cluster, &wal, &registry);
     let join = JoinParts {
         quorum: &quorum,
         node,
@@ -133,6 +136,7 @@ pub(super) async fn open(
         peers: Some(cluster.peers.clone()),
         endpoints,
         clock: &*clock,
+        registered: &|epoch, recovery| control.registered(epoch, recovery),
     };
     let joined = broker::join(join).await.map_err(join_error)?;
     let image = quorum.image().borrow().clone();
@@ -143,9 +147,6 @@ pub(super) async fn open(
     if let Some(torn) = &opened.report.torn {
         tracing::warn!(?torn, "the WAL ended in a torn tail; what was cut is kept in quarantine");
     }
-    let alone = quorum.clone();
-    let lease = Lease::new(clock.clone(), Box::new(move || alone.leads_alone()));
-    lease.registered(joined.epoch);
     let parts = BrokerParts {
         options: config.broker_options(),
         node: config.node,
@@ -156,7 +157,7 @@ pub(super) async fn open(
         registry,
         holdings,
         joined,
-        lease,
+        lease: control.lease.clone(),
         clock,
         entropy,
     };

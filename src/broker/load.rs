@@ -42,13 +42,17 @@ fn cost(traffic: &TrafficTotals) -> u64 {
 }
 
 /// Compares the counters of partitions with what they were at the measurement before.
-#[derive(Default)]
 pub struct LoadMeter {
     at: Duration,
     seen: HashMap<PartitionId, TrafficTotals>,
 }
 
 impl LoadMeter {
+    /// The first measurement is of the time since `now` (CLOCK_BOOTTIME).
+    pub fn starting(now: Duration) -> LoadMeter {
+        LoadMeter { at: now, seen: HashMap::new() }
+    }
+
     /// `now` is by CLOCK_BOOTTIME. A partition that was opened since the last measurement counts from its opening on.
     pub fn measure<'a>(&mut self, now: Duration, partitions: impl Iterator<Item = &'a Partition>) -> Load {
         let totals = partitions.map(|partition| (partition.id, partition.traffic.totals()));
@@ -94,7 +98,7 @@ mod tests {
     fn a_load_is_what_was_added_since_the_last_look() {
         let id = |index| PartitionId { topic: TopicId([1; 16]), index };
         let total = |bytes_in, requests| TrafficTotals { bytes_in, bytes_out: 0, requests };
-        let mut meter = LoadMeter::default();
+        let mut meter = LoadMeter::starting(Duration::from_secs(99));
         meter.take(Duration::from_secs(100), HashMap::from([(id(0), total(1_000_000, 10))]));
         let now = HashMap::from([(id(0), total(1_500_000, 20)), (id(1), total(20_000, 5)), (id(2), total(0, 0))]);
         let load = meter.take(Duration::from_secs(105), now);

@@ -120,11 +120,13 @@ pub struct JoinParts<'a> {
     pub peers: Option<Arc<Peers>>,
     pub endpoints: Vec<Endpoint>,
     pub clock: &'a dyn Clock,
+    /// Told of the registration: from then on the process may be fenced, and can recover ledgers.
+    pub registered: &'a (dyn Fn(BrokerEpoch, RecoveryParts) + Sync),
 }
 
 /// Registers the broker, waits until what its predecessors wrote has an end, and opens its own ledger.
 pub async fn join(parts: JoinParts<'_>) -> Result<Joined, StartError> {
-    let JoinParts { quorum, node, opened, registry, peers, endpoints, clock } = parts;
+    let JoinParts { quorum, node, opened, registry, peers, endpoints, clock, registered } = parts;
     let (wal, hosted, held) = (&opened.wal, opened.hosted.clone(), std::mem::take(&mut opened.held));
     let incarnation = wal.incarnation();
     let before = quorum.image().borrow().clone();
@@ -148,6 +150,7 @@ pub async fn join(parts: JoinParts<'_>) -> Result<Joined, StartError> {
         replicas: Arc::new(NodeReplicas { own: node, local, peers }),
         registrations: Arc::new(QuorumRegistrations(quorum.clone())),
     };
+    registered(epoch, recovery.clone());
     settle_predecessors(quorum, node, epoch, &recovery).await?;
     let (id, replicas) = open_ledger(quorum, node, epoch).await?;
     let options = ledger::writer_options(wal.queue_bytes());

@@ -11,6 +11,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use crate::base::{EntryId, LedgerId, NodeId};
 use crate::broker::Load;
 use crate::env::Clock;
+use crate::ledger::{RecoveryParts, recover_ledger};
 use crate::metadata::{Command, Image, Response};
 use crate::quorum::Quorum;
 
@@ -30,6 +31,13 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub trait Recoverer: Send + Sync {
     /// Answers the end (exclusive), or why there is none yet. May take as long as replicas that are needed are away.
     fn recover(&self, ledger: LedgerId) -> BoxFuture<'static, Result<EntryId, String>>;
+}
+
+impl Recoverer for RecoveryParts {
+    fn recover(&self, ledger: LedgerId) -> BoxFuture<'static, Result<EntryId, String>> {
+        let parts = self.clone();
+        Box::pin(async move { recover_ledger(&parts, ledger).await.map_err(|error| error.to_string()) })
+    }
 }
 
 /// What the controller works with.

@@ -363,7 +363,7 @@ proptest! {
                     let change = crate::metadata::TargetChange { partition, target: Some(id), preferred: Some(id) };
                     world.apply(&Command::SetTargets { changes: vec![change] });
                 }
-                6 => world.set_load(id, &vec![u64::from(n) * 100; 12]),
+                6 => world.set_load(id, &[u64::from(n) * 100; 12]),
                 7 => world.moving = n % 2 == 0,
                 8 if n % 4 == 0 => world.play("new-leader"),
                 9 if n % 8 == 0 => world.play("pass 60000"),

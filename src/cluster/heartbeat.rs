@@ -188,17 +188,15 @@ impl Heartbeats {
     /// Asks for leases as soon as the process has its broker epoch, and returns when that counts no more.
     pub async fn run(self) -> Fenced {
         let mut epoch = self.lease.epoch();
-        let epoch = match epoch.wait_for(|epoch| epoch.is_some()).await {
-            Ok(epoch) => (*epoch).unwrap_or(BrokerEpoch(0)),
-            // The lease is held here, and with it the sender.
-            Err(_) => return std::future::pending().await,
+        // The lease is held here, and with it the sender.
+        let Ok(Some(epoch)) = epoch.wait_for(|epoch| epoch.is_some()).await.map(|epoch| *epoch) else {
+            return std::future::pending().await;
         };
         let fenced = tokio::select! {
             () = self.ask_on(epoch) => Fenced { node: self.node, epoch },
             () = self.superseded(epoch) => Fenced { node: self.node, epoch },
         };
         self.lease.lost();
-        tracing::error!(node = %self.node, %epoch, "this process is fenced");
         fenced
     }
 

@@ -4,6 +4,7 @@
 //! - `join` lets an invited node in, and tells a node that was away who is there.
 //! - `heartbeat` asks for and gives leases, of which `lease` keeps account.
 //! - `controller` decides what follows when one has run out, with `spread` and `balance`; `controller_run` carries it out.
+//! - `step_down` gives away what a node leads that is about to stop.
 //! - `manage` answers the node's own tools: status, and changes of the cluster; `status` is what they are shown.
 //!
 //! Invariants: only the leader of the quorum lets a node in, by a committed command; a node has one metadata folder; who
@@ -19,6 +20,7 @@ mod manage;
 mod roster;
 mod spread;
 mod status;
+mod step_down;
 mod transport;
 
 #[cfg(test)]
@@ -41,6 +43,7 @@ pub use lease::{Heartbeat, Leases, Verdict};
 pub use manage::{Ask, ManageService, Managed, Tool, ToolError};
 pub use roster::{Acquaintances, joined};
 pub use status::{BrokerStatus, LedgerStatus, NodeStatus, Status};
+pub use step_down::{leave, step_down};
 pub use transport::{PeerTransport, RaftService};
 
 /// This node on the peer plane, with the services that it has for others. They are registered while the node starts: see

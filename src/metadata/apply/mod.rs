@@ -91,6 +91,23 @@ fn run(image: &mut Image, command: &Command, changes: &mut Changes<'_>) -> Resul
             require_current(image, *node, *epoch)?;
             cluster::allocate_producer_ids(image, *count)
         }
+        Command::PrepareObjects { .. }
+        | Command::CommitUpload { .. }
+        | Command::CommitMerge { .. }
+        | Command::AbortObjects { .. }
+        | Command::AdvanceLogStart { .. }
+        | Command::PurgeRanges { .. }
+        | Command::SweepObjects { .. } => run_objects(image, command, changes),
+        Command::AddNode { .. }
+        | Command::JoinNode { .. }
+        | Command::RemoveNode { .. }
+        | Command::RegisterSelf { .. } => node::run(image, command),
+    }
+}
+
+/// Objects and the ranges in them.
+fn run_objects(image: &mut Image, command: &Command, changes: &mut Changes<'_>) -> Result<Response, Reject> {
+    match command {
         Command::PrepareObjects { node, epoch, count, now_ms } => {
             require_current(image, *node, *epoch)?;
             upload::prepare(image, changes, *node, *epoch, *count, *now_ms)
@@ -115,10 +132,7 @@ fn run(image: &mut Image, command: &Command, changes: &mut Changes<'_>) -> Resul
             Ok(Response::Ok)
         }
         Command::SweepObjects { objects } => upload::sweep(changes, objects),
-        Command::AddNode { .. }
-        | Command::JoinNode { .. }
-        | Command::RemoveNode { .. }
-        | Command::RegisterSelf { .. } => node::run(image, command),
+        _ => Err(Reject::Invalid("a command about objects without an object".to_owned())),
     }
 }
 
