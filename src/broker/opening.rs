@@ -342,3 +342,108 @@ fn holders(image: &Image, ledger: &Ledger, except: NodeId) -> Vec<Replica> {
 pub(super) fn partitions_of(topic: &Topic) -> impl Iterator<Item = (PartitionId, &Arc<metadata::Partition>)> {
     (0..).zip(&topic.partitions).map(|(index, partition)| (PartitionId { topic: topic.id, index }, partition))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::{TopicId, WalIncarnation};
+    use crate::batch::sample;
+    use crate::wal::Location;
+
+    const ID: PartitionId = PartitionId { topic: TopicId([1; 16]), index: 0 };
+
+    fn batch(ledger: u64, entry: u64, base: i64) -> Recovered {
+        let mut batch = sample::batch(2, 0);
+        batch.place(Offset(base), LeaderEpoch(0));
+        let location = Location { segment: 1, offset: 0, len: 0 };
+        let (header, bytes) = (batch.header(), batch.len());
+        Recovered { header, bytes, ledger: LedgerId(ledger), entry: EntryId(entry), location, marker: None }
+    }
+
+    fn ledger(end: Option<u64>, uploaded: u64) -> Ledger {
+        Ledger {
+            node: NodeId(1),
+            epoch: BrokerEpoch(1),
+            replicas: Vec::new(),
+            write_quorum: 2,
+            end: end.map(EntryId),
+            uploaded: EntryId(uploaded),
+            uploader: None,
+            holders: Vec::new(),
+        }
+    }
+
+    fn broker(epoch: i64, fenced: bool) -> metadata::Broker {
+        metadata::Broker {
+            epoch: BrokerEpoch(epoch),
+            incarnation: WalIncarnation([1; 16]),
+            boot: 1,
+            endpoints: Vec::new(),
+            version: String::new(),
+            registered_ms: 0,
+            fenced,
+        }
+    }
+
+    #[test]
+    fn only_what_counts_is_opened() {
+        let ledgers = [(1, ledger(Some(4), 1)), (2, ledger(None, 0))].map(|(id, ledger)| (LedgerId(id), ledger));
+        let image = Image { ledgers: ledgers.into(), next_ledger: 3, ..Image::default() };
+        let mut partition = metadata::Partition::new(NodeId(1));
+        (partition.uploaded_end, partition.handed_over) = (Offset(2), Offset(8));
+        let held = vec![
+            batch(2, 1, 8), // Not handed over, in a ledger that is still written.
+            batch(2, 0, 6), // Moved here when the first ledger was closed.
+            batch(1, 4, 6), // Void for that reason.
+            batch(1, 3, 4),
+            batch(1, 1, 2),
+            batch(1, 0, 0), // In object storage.
+            batch(9, 0, 8), // Of a ledger that these metadata do not know.
+        ];
+        let counted = sorted(&image, &partition, Offset(2), held);
+        let places: Vec<_> = counted.iter().map(|b| (b.ledger.0, b.entry.0)).collect();
+        assert_eq!(places, [(1, 1), (1, 3), (2, 0)]);
+        let ends = |held: &[Recovered], start: i64, to: i64| {
+            let (tail, gap) = contiguous(ID, Offset(start), held.to_vec(), Offset(to));
+            (tail.len(), gap.map(|gap| (gap.from.0, gap.to.0)))
+        };
+        assert_eq!(ends(&counted, 2, 8), (3, None));
+        assert_eq!(ends(&counted, 2, 9), (3, Some((8, 9))), "what was handed over is not all here");
+        assert_eq!(ends(&counted[1..], 2, 8), (0, Some((2, 4))));
+        assert_eq!(ends(&[], 2, 2), (0, None));
+    }
+
+    #[test]
+    fn a_move_is_known_by_its_leader_that_lives_on() {
+        let mut before = Image::default();
+        before.brokers.insert(NodeId(1), broker(5, false));
+        let known = metadata::Partition::new(NodeId(1));
+        let mut now = metadata::Partition { leader: NodeId(2), ..known.clone() };
+        let handed_over = |after: metadata::Broker, now: &metadata::Partition, known: Option<&metadata::Partition>| {
+            let image = Image { brokers: [(NodeId(1), after)].into(), ..Image::default() };
+            Arrival::between(&before, known, &image, now).handed_over
+        };
+        now.leader_epoch = LeaderEpoch(1);
+        assert!(handed_over(broker(5, false), &now, Some(&known)));
+        assert!(!handed_over(broker(5, true), &now, Some(&known)), "it was fenced");
+        assert!(!handed_over(broker(6, false), &now, Some(&known)), "it is another process");
+        assert!(!handed_over(broker(5, false), &now, None));
+        now.leader_epoch = LeaderEpoch(2);
+        assert!(!handed_over(broker(5, false), &now, Some(&known)), "somebody else led in between");
+    }
+
+    #[test]
+    fn whole_copies_are_asked_first_and_replaced_wals_never() {
+        let mut image = Image::default();
+        for node in 1..=4 {
+            image.brokers.insert(NodeId(node), broker(node as i64, false));
+        }
+        let replica = |node, wal| Replica { node: NodeId(node), incarnation: WalIncarnation([wal; 16]) };
+        let mut known = ledger(Some(9), 3);
+        known.replicas = vec![replica(1, 1), replica(2, 1), replica(3, 2)];
+        known.holders = [(replica(2, 1), 5), (replica(4, 1), 3)]
+            .map(|(replica, from)| metadata::Holder { replica, from: EntryId(from) })
+            .to_vec();
+        assert_eq!(holders(&image, &known, NodeId(1)), [replica(4, 1), replica(2, 1)]);
+    }
+}
