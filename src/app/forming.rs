@@ -47,6 +47,14 @@ impl Folder {
                 config.data_dir.display()
             )));
         }
+        if !peers.exists() {
+            return Err(Error::Configuration(format!(
+                "{} says that this node has to join its cluster first, but {}, which says whom to ask, is not there: make \
+                 the folder anew from its bundle",
+                token.display(),
+                peers.display()
+            )));
+        }
         let known = config::read_peers(&peers).map_err(|error| refused(&error))?;
         if !token.exists() {
             return Ok(Folder { token: None, known, create: Create::No });
