@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::base::ClusterId;
-use crate::cluster::{self, Cluster};
+use crate::cluster::{self, Cluster, FIRST_GENERATION};
 use crate::config::{self, Config, Mode};
 use crate::env::{Clock, Entropy};
 use crate::metadata::{Command, Endpoint, NodeState, Response};
@@ -18,9 +18,6 @@ use crate::security::bundle::{KnownNode, TOKEN_FILE, Token};
 
 use super::Error;
 use super::open::is_empty;
-
-/// Generation of a cluster that was never rebuilt.
-pub(super) const FIRST_GENERATION: u64 = 1;
 
 /// What the folder says about this node.
 pub(super) struct Folder {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::args::{AddNode, ClusterCommand, Named, Source, passphrase};
 use super::load;
-use crate::cluster::{Ask, Managed, NodeStatus, Status, Tool};
+use crate::cluster::{Ask, FIRST_GENERATION, Managed, NodeStatus, Status, Tool};
 use crate::config::{Config, HostPort, Options, Sources};
 use crate::env::{Clock, Entropy, SystemClock, SystemEntropy};
 use crate::metadata::NodeState;
@@ -54,7 +54,7 @@ impl Node {
         SystemEntropy.fill(&mut process);
         let own = Own {
             cluster: config.cluster,
-            generation: 1,
+            generation: FIRST_GENERATION,
             node: config.node,
             process: u64::from_be_bytes(process),
             software: format!("casemate {}", env!("CARGO_PKG_VERSION")),

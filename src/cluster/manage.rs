@@ -57,7 +57,7 @@ pub enum Managed {
 
 impl Ask {
     /// With the byte that names the kind.
-    fn encode(&self, passed_on: bool) -> Bytes {
+    pub fn encode(&self, passed_on: bool) -> Bytes {
         let mut out = Writer::new();
         out.u8(kind::MANAGE).u8(VERSION).bool(passed_on);
         match self {
@@ -71,7 +71,7 @@ impl Ask {
     }
 
     /// Without that byte; and whether it was passed on.
-    fn decode(bytes: &[u8]) -> Result<(Ask, bool), DecodeError> {
+    pub fn decode(bytes: &[u8]) -> Result<(Ask, bool), DecodeError> {
         let mut input = Reader::new(bytes);
         let version = input.u8()?;
         if version != VERSION {
@@ -95,7 +95,7 @@ impl Ask {
 }
 
 impl Managed {
-    fn encode(&self) -> Bytes {
+    pub fn encode(&self) -> Bytes {
         let mut out = Writer::new();
         match self {
             Managed::Status(status) => out.u8(1).raw(&status.encode()),
@@ -105,7 +105,7 @@ impl Managed {
         out.finish()
     }
 
-    fn decode(bytes: &[u8]) -> Result<Managed, DecodeError> {
+    pub fn decode(bytes: &[u8]) -> Result<Managed, DecodeError> {
         let mut input = Reader::new(bytes);
         let managed = match input.u8()? {
             1 => Managed::Status(Box::new(Status::decode(&mut input)?)),

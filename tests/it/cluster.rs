@@ -222,6 +222,25 @@ fn who_was_not_invited_or_was_invited_otherwise_is_refused() {
     site.launch(&site.node(2)).run_to_end().expect(CONFIGURATION, &["belongs to no node of this cluster"]);
 }
 
+#[test]
+fn a_folder_from_before_there_were_nodes_records_itself() {
+    let dir = folder();
+    // As in a former release, whose nodes had no peer address and left no record.
+    Launch::dev(dir.path()).start().terminate(LONG).expect(0, &[]);
+    let recorded = "the cluster knows where this node is";
+    let serve = || {
+        let serve = Launch::serve(dir.path()).set("listeners.tls", "127.0.0.1:0").set("admin.listen", "127.0.0.1:0");
+        serve.set("peer.listen", "127.0.0.1:0")
+    };
+    serve().start().terminate(LONG).expect(0, &[recorded]);
+    Launch::dev(dir.path()).start().terminate(LONG).expect(0, &[]);
+    let own = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let again = || serve().set("peer.listen", &own).start().terminate(LONG);
+    again().expect(0, &[recorded]);
+    let unchanged = again();
+    assert!(!unchanged.log.contains(recorded), "nothing has changed: {unchanged}");
+}
+
 /// A bundle that was made two hours ago for one.
 fn expired(site: &Site) -> Vec<u8> {
     let read = |name: &str| std::fs::read_to_string(site.node(1).join("tls").join(name)).unwrap();
