@@ -38,13 +38,16 @@ use crate::security::bundle::KnownNode;
 
 pub use controller_run::{ControllerParts, Recoverer, run as run_controller};
 pub use heartbeat::{Facts, Fenced, Grants, HeartbeatService, Heartbeats};
-pub use join::{JoinError, JoinService, catch_up, has_joined, join};
+pub use join::{JoinAnswer, JoinAsk, JoinError, JoinService, catch_up, has_joined, join};
 pub use lease::{Heartbeat, Leases, Verdict};
 pub use manage::{Ask, ManageService, Managed, Tool, ToolError};
 pub use roster::{Acquaintances, joined};
 pub use status::{BrokerStatus, LedgerStatus, NodeStatus, Status};
 pub use step_down::{leave, step_down};
 pub use transport::{PeerTransport, RaftService};
+
+/// Generation of a cluster that was never rebuilt from its bucket.
+pub const FIRST_GENERATION: u64 = 1;
 
 /// This node on the peer plane, with the services that it has for others. They are registered while the node starts: see
 /// `app::services`.
