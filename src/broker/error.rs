@@ -18,6 +18,9 @@ pub enum ProduceError {
     TooLarge { bytes: usize, max: usize },
     #[error("timestamp {timestamp} is out of the allowed range around {now}")]
     Timestamp { timestamp: i64, now: i64 },
+    /// Of acks=all.
+    #[error("the ledger has {set} replicas, and min.insync.replicas asks for {needed}")]
+    NotEnoughReplicas { set: usize, needed: usize },
     #[error("zstd needs Produce version 7 or newer")]
     CompressionVersion,
     /// Places within the batch, the first of them if there are many.

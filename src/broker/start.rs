@@ -100,7 +100,7 @@ pub fn open_wal(
     if let Some(error) = found.error.take() {
         return Err(error);
     }
-    check_complete(image, wal.incarnation(), &found.exposed)?;
+    check_complete(image, node, wal.incarnation(), &found.exposed)?;
     Ok(OpenedWal { wal, report, hosted, held, found })
 }
 
@@ -131,10 +131,12 @@ impl Found {
     }
 }
 
-/// Of every ledger that only this WAL has, entries follow one another from what is uploaded on, and reach the end of a
-/// sealed one. What is missing here of a ledger with other replicas is to be had from them.
-fn check_complete(image: &Image, own: WalIncarnation, exposed: &[Exposed]) -> Result<(), StartError> {
-    let is_sole = |ledger: &metadata::Ledger| matches!(&ledger.replicas[..], [only] if only.incarnation == own);
+/// Of every ledger that the node wrote and only this WAL has, entries follow one another from what is uploaded on, and
+/// reach the end of a sealed one. What is missing here of a ledger with other replicas is to be had from them.
+fn check_complete(image: &Image, node: NodeId, own: WalIncarnation, exposed: &[Exposed]) -> Result<(), StartError> {
+    let is_sole = |ledger: &metadata::Ledger| {
+        ledger.node == node && matches!(&ledger.replicas[..], [only] if only.incarnation == own)
+    };
     for (id, ledger) in image.ledgers.iter().filter(|(_, ledger)| is_sole(ledger)) {
         let mut next = ledger.uploaded;
         for entry in exposed.iter().filter(|e| e.ledger == *id) {

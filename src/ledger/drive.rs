@@ -98,6 +98,8 @@ struct Driver {
 
 impl Driver {
     async fn run(&mut self) {
+        // The writer's time begins with it: replicas are not late by the age of the machine.
+        let begun = self.parts.clock.boottime();
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut image = self.parts.image.clone();
@@ -112,7 +114,8 @@ impl Driver {
             tokio::select! {
                 () = self.writer.work().notified() => self.writer.settle(),
                 _ = ticks.tick() => {
-                    let now_ms = u64::try_from(self.parts.clock.boottime().as_millis()).unwrap_or(u64::MAX);
+                    let since = self.parts.clock.boottime().saturating_sub(begun);
+                    let now_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
                     self.writer.step(WriterEvent::Tick { now_ms });
                 }
                 Ok(()) = image.changed() => {

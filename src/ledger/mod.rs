@@ -28,3 +28,5 @@ pub use writer::{
 
 #[cfg(test)]
 mod contract;
+#[cfg(test)]
+mod drive_tests;

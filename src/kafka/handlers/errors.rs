@@ -48,6 +48,7 @@ pub(super) fn produce(error: &ProduceError) -> ResponseError {
         ProduceError::Timestamp { .. } => ResponseError::InvalidTimestamp,
         ProduceError::Records(RecordsError::Compression(_)) => ResponseError::CorruptMessage,
         ProduceError::NoKey(_) | ProduceError::Records(_) => ResponseError::InvalidRecord,
+        ProduceError::NotEnoughReplicas { .. } => ResponseError::NotEnoughReplicas,
         ProduceError::CompressionVersion => ResponseError::UnsupportedCompressionType,
         ProduceError::Transactional => ResponseError::InvalidRequest,
         ProduceError::NotAdmitted(NotAdmitted::NotInTransaction) => ResponseError::InvalidTxnState,

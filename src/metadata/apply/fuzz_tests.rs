@@ -478,7 +478,7 @@ fn most_kinds_of_command_succeed_in_a_random_life() {
     let mut c = Choices(numbers.iter().cycle());
     let (mut image, mut index) = started();
     let mut accepted = std::collections::BTreeMap::<Vec<u8>, u32>::new();
-    for now_ms in 1..3_000 {
+    for now_ms in 1..6_000 {
         let command = next_command(&image, &index, &mut c, now_ms);
         if step(&mut image, &mut index, &command) {
             *accepted.entry(command.encode()[2..4].to_vec()).or_default() += 1;

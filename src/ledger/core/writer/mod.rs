@@ -195,13 +195,6 @@ impl<P: Payload> Writer<P> {
         self.members.iter().map(|member| member.replica)
     }
 
-    /// Entries of the open ledger below this are synced by `copies` members at least, as far as their answers count.
-    pub fn copied(&self, copies: usize) -> EntryId {
-        let mut synced: Vec<EntryId> = self.members.iter().map(Member::counted).collect();
-        synced.sort_unstable_by(|a, b| b.cmp(a));
-        synced.get(copies.saturating_sub(1)).copied().unwrap_or_default()
-    }
-
     /// Whether the next entry would be taken, for a driver that has to hand it to the own WAL first.
     pub fn admits(&self) -> Result<(), AppendError> {
         if self.state == State::Fenced {
