@@ -11,12 +11,12 @@ use kafka_protocol::messages::{MetadataRequest, MetadataResponse};
 use kafka_protocol::protocol::StrBytes;
 
 use crate::base::TopicId;
-use crate::broker::{CoordinatorKind, NewTopic, is_internal_topic};
+use crate::broker::{CoordinatorKind, NewTopic, is_internal_topic, spread_leaders};
 use crate::kafka::{Reply, Request};
 use crate::metadata::Topic;
 use crate::security::{Operation, Permit, Resource};
 
-use super::create_topics::CLUSTER_METADATA_TOPIC;
+use super::create_topics::{CLUSTER_METADATA_TOPIC, check_replication};
 use super::picture::{NOBODY, Picture, ids};
 use super::{Handlers, errors, text};
 
@@ -154,20 +154,22 @@ impl Handlers {
             return made.map_or(ResponseError::CoordinatorNotAvailable, |()| ResponseError::UnknownTopicOrPartition);
         }
         let settings = self.broker.broker_settings();
-        if settings.default_replication_factor > 1 {
-            let wanted = settings.default_replication_factor;
-            tracing::info!(topic = name, wanted, "not created: default.replication.factor is more than the one broker");
-            return ResponseError::InvalidReplicationFactor;
+        let image = self.broker.image();
+        let replication_factor = settings.default_replication_factor;
+        if let Err(refusal) = check_replication(replication_factor, &image) {
+            tracing::info!(topic = name, reason = refusal.message, "a topic named by a client was not created");
+            return refusal.error;
         }
+        let partitions = usize::try_from(settings.num_partitions).unwrap_or(1);
         let topic = NewTopic {
             name: name.to_owned(),
-            partitions: usize::try_from(settings.num_partitions).unwrap_or(1),
-            replication_factor: 1,
+            leaders: spread_leaders(&image, None, partitions),
+            replication_factor,
             configs: Vec::new(),
         };
         // Nothing in the answer could refuse it: whoever creates too much this way waits afterwards.
         if let Some(meter) = &request.meter {
-            let _ = meter.mutate(topic.partitions, false);
+            let _ = meter.mutate(topic.leaders.len(), false);
         }
         if let Err(error) = self.broker.create_topic(permit, topic).await {
             tracing::info!(topic = name, %error, "a topic named by a client was not created");

@@ -117,7 +117,7 @@ impl<'a> Picture<'a> {
 
     pub fn partition(&self, topic: &Topic, partition: &Partition) -> ShownPartition {
         let wanted = usize::try_from(topic.replication_factor).unwrap_or(1).max(1);
-        let preferred = preferred(partition);
+        let preferred = partition.preferred;
         let set = self.ledger_set(partition.leader);
         let mut replicas = set.clone();
         // The leader stays first when the others are cut, and the preferred one is the last to go.
@@ -165,11 +165,6 @@ impl Leaders {
     pub fn endpoints<'a>(self, picture: &Picture<'a>) -> impl Iterator<Item = (NodeId, &'a Endpoint)> {
         self.0.into_iter().filter_map(|node| Some((node, picture.live_endpoint(node)?)))
     }
-}
-
-/// The broker that leads a partition when nothing stands in the way.
-pub(super) fn preferred(partition: &Partition) -> NodeId {
-    partition.leader
 }
 
 /// Nodes as the wire has them.

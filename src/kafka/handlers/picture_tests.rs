@@ -44,6 +44,7 @@ fn node(id: i32) -> Node {
         token_sha256: [id as u8; 32],
         state: NodeState::Joined { directory: crate::base::DirectoryId(id as u32) },
         added_ms: 0,
+        draining: false,
     }
 }
 
@@ -143,6 +144,21 @@ fn a_leader_without_the_clients_listener_is_said_to_lack_it() {
     let shown: Vec<_> = topic.partitions.iter().map(|p| picture.partition(&topic, p).error).collect();
     assert_eq!(shown, [Some(ResponseError::ListenerNotFound), None]);
     assert_eq!(seen(&image, "office", &topic, 1), (Some(3), vec![3, 1, 2], vec![3, 1, 2], vec![1, 2]));
+}
+
+/// As Kafka lists replicas: the preferred leader first, whoever leads now.
+#[test]
+fn the_preferred_leader_comes_first() {
+    let mut image = three_brokers(&[]);
+    let topic = add_topic(&mut image, "t", 2, &[1]);
+    let mut partition = Partition::new(NodeId(1));
+    partition.preferred = NodeId(3);
+    let shown = |image: &Image| Picture::new(image, "clients").partition(&topic, &partition);
+    assert_eq!(shown(&image).replicas, [NodeId(3), NodeId(1)]);
+    assert_eq!((shown(&image).leader, shown(&image).isr), (Some(NodeId(1)), vec![NodeId(1), NodeId(3)]));
+    // It holds nothing of the leader's ledger: no replica.
+    write_ledger(&mut image, 10, 1, &[1, 2]);
+    assert_eq!(shown(&image).replicas, [NodeId(1), NodeId(2)]);
 }
 
 #[test]
