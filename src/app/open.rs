@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::ClusterId;
-use crate::broker::{self, Broker, BrokerParts, Registry};
+use crate::broker::{self, Broker, BrokerParts, Lease, Registry};
 use crate::config::Config;
 use crate::env::{Clock, Disk, Entropy, RealDisk};
 use crate::metadata::{Command, Endpoint, Response};
@@ -97,6 +97,9 @@ pub(super) async fn open(
     if let Some(torn) = &report.torn {
         tracing::warn!(?torn, "the WAL ended in a torn tail; what was cut is kept in quarantine");
     }
+    let alone = quorum.clone();
+    let lease = Lease::new(clock.clone(), Box::new(move || alone.leads_alone()));
+    lease.registered(joined.epoch);
     let parts = BrokerParts {
         options: config.broker_options(),
         node: config.node,
@@ -106,6 +109,7 @@ pub(super) async fn open(
         wal: wal.clone(),
         registry,
         joined,
+        lease,
         clock,
         entropy,
     };

@@ -39,6 +39,9 @@ pub enum ProduceError {
     Unknown(#[from] UnknownOutcome),
     #[error("the state of producers cannot be read: {0}")]
     State(FetchError),
+    /// The records may be durable or not.
+    #[error("this node has no lease: it may not answer for the partition")]
+    NoLease,
 }
 
 /// Why records cannot be read.
@@ -56,6 +59,8 @@ pub enum FetchError {
     Missing(Offset),
     #[error("stored bytes are no record batch")]
     Broken,
+    #[error("this node has no lease: it may not answer for the partition")]
+    NoLease,
 }
 
 /// Why an offset cannot be found.

@@ -12,6 +12,8 @@ mod coordinator;
 mod describe;
 mod error;
 mod fetch;
+mod lease;
+mod load;
 mod maintenance;
 mod missing;
 mod offsets;
@@ -53,6 +55,8 @@ pub use configs::Settings;
 pub use coordinator::{CoordinatorError, CoordinatorKind, OFFSETS_TOPIC, TRANSACTIONS_TOPIC};
 pub use error::{ChangeError, FetchError, OffsetsError, ProduceError};
 pub use fetch::Fetched;
+pub use lease::{IsAlone, LEASE, Lease};
+pub use load::{Load, LoadMeter, PARTITION_LOADS_MAX, PartitionLoad};
 pub use missing::Missing;
 pub use offsets::{FoundOffset, OffsetQuery};
 pub use placement::{spread_leaders, takes_partitions};
@@ -94,6 +98,7 @@ pub struct BrokerParts {
     pub wal: Arc<Wal>,
     pub registry: Arc<Registry>,
     pub joined: Joined,
+    pub lease: Arc<Lease>,
     pub clock: Arc<dyn Clock>,
     pub entropy: Arc<dyn Entropy>,
 }
@@ -111,6 +116,7 @@ pub struct Broker {
     objects: Arc<Objects>,
     wal: Arc<Wal>,
     registry: Arc<Registry>,
+    lease: Arc<Lease>,
     ledger: LedgerWriter,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
@@ -159,6 +165,7 @@ impl Broker {
             objects: parts.objects,
             wal: parts.wal,
             registry: parts.registry,
+            lease: parts.lease,
             ledger: parts.joined.ledger,
             clock: parts.clock,
             entropy: parts.entropy,
@@ -208,6 +215,11 @@ impl Broker {
     /// What clients push about themselves.
     pub fn telemetry(&self) -> &telemetry::Telemetry {
         &self.telemetry
+    }
+
+    /// Whether this process may answer for the partitions that it leads.
+    pub fn lease(&self) -> &Arc<Lease> {
+        &self.lease
     }
 
     pub fn registry(&self) -> &Registry {

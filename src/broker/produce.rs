@@ -50,6 +50,7 @@ impl Broker {
             permit.covers(crate::security::Operation::Write, crate::security::Resource::topic(&partition.topic))
         );
         let now_ms = self.clock.wall_ms();
+        let bytes = records.len();
         let (header, batch) = prepare(records, context, now_ms)?;
         let mut origin = Origin::Client(guard);
         let mut verifications = 0;
@@ -66,7 +67,12 @@ impl Broker {
                     let answer = self.admit(transaction, &[(partition, header)]).await.pop();
                     origin = Origin::Client(answer.transpose()?.flatten());
                 }
-                appended => return appended,
+                appended => {
+                    if appended.is_ok() {
+                        partition.traffic.appended(bytes);
+                    }
+                    return appended;
+                }
             }
         }
     }
@@ -99,9 +105,12 @@ impl Broker {
         }
     }
 
-    /// Waits until an append is durable.
+    /// Waits until an append is durable and this process may say so.
     pub async fn durable(&self, appended: Appended) -> Result<(), ProduceError> {
         appended.durable().await?;
+        if !self.lease.is_valid() {
+            return Err(ProduceError::NoLease);
+        }
         failpoint::hit("reply-before");
         Ok(())
     }

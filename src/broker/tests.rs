@@ -76,6 +76,8 @@ impl World {
             clock.clone(),
             Arc::new(SeededEntropy::new(2)),
         );
+        let of_quorum = quorum.clone();
+        let lease = Lease::new(clock.clone(), Box::new(move || of_quorum.leads()));
         Broker::new(BrokerParts {
             options: BrokerOptions {
                 upload_bytes: 1 << 40,
@@ -93,6 +95,7 @@ impl World {
             wal,
             registry,
             joined,
+            lease,
             clock,
             entropy: Arc::new(SystemEntropy),
         })

@@ -15,6 +15,7 @@ mod producer_state;
 mod producers;
 mod state;
 mod tail;
+mod traffic;
 mod transactions;
 
 #[cfg(test)]
@@ -35,6 +36,7 @@ pub use producer_state::{Guard, Origin};
 pub use producers::{ActiveProducer, ProducerError};
 pub use state::{Recovered, RecoveredGap, UploadRun};
 pub use tail::{Source, TailBatch};
+pub use traffic::{Traffic, TrafficTotals};
 
 use producers::Verdict;
 use state::State;
@@ -135,6 +137,7 @@ pub struct Partition {
     pub topic: Arc<str>,
     /// Number by which the ledger's answers find the partition again.
     pub slot: u64,
+    pub traffic: Traffic,
     state: Mutex<State>,
 }
 
@@ -149,7 +152,8 @@ impl Partition {
         recovered: Vec<Recovered>,
         now_ms: i64,
     ) -> Result<Partition, RecoveredGap> {
-        Ok(Partition { id, topic, slot, state: Mutex::new(State::open(id, image, recovered, now_ms)?) })
+        let (traffic, state) = (Traffic::default(), Mutex::new(State::open(id, image, recovered, now_ms)?));
+        Ok(Partition { id, topic, slot, traffic, state })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -33,7 +33,7 @@ mod types;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -55,7 +55,8 @@ pub use network::{Transport, TransportError};
 pub use proposer::ProposeError;
 pub use snapshot::SnapshotError;
 
-use election::{Contact, Election, HEARTBEAT, LEADER_LEASE};
+pub use election::LEADER_LEASE;
+use election::{Contact, Election, HEARTBEAT};
 use index::KvIndex;
 use log::{LogStore, blocking};
 use machine::{Core, Machine};
@@ -156,6 +157,8 @@ pub struct Quorum {
     proposals: mpsc::Sender<Proposal>,
     transport: Arc<dyn Transport>,
     server: Server,
+    /// Whether this node, which leads, says nothing so that another is elected.
+    silent: AtomicBool,
     /// Turns true when the quorum is shut down.
     stopped: watch::Sender<bool>,
 }
@@ -207,7 +210,19 @@ impl Quorum {
         let proposer = Proposer { raft: raft.clone(), raft_id, transport: transport.clone(), answers };
         tokio::spawn(proposer.run(queue));
         let server = Server { raft_id, raft: raft.clone(), kv: kv.clone(), contact };
-        Ok(Arc::new(Quorum { kv, raft, owner, raft_id, machine, committed, proposals, transport, server, stopped }))
+        Ok(Arc::new(Quorum {
+            kv,
+            raft,
+            owner,
+            raft_id,
+            machine,
+            committed,
+            proposals,
+            transport,
+            server,
+            silent: AtomicBool::new(false),
+            stopped,
+        }))
     }
 
     /// Waits until this node has applied whatever was answered before, by anybody. A sole voter leads then; any other waits
@@ -272,6 +287,20 @@ impl Quorum {
         metrics.state == ServerState::Leader && (heard || self.is_alone())
     }
 
+    /// Whether this node is a quorum of its own, and leads it.
+    pub fn leads_alone(&self) -> bool {
+        self.is_alone() && self.raft.metrics().borrow().state == ServerState::Leader
+    }
+
+    /// Whether a majority of the voters takes this node for their leader, asked of them now. For [`LEADER_LEASE`] from the moment
+    /// of asking on, by any clock that goes on while a process is paused, none of them elects another; what
+    /// [`Quorum::leads`] says was true a moment ago, and that moment may lie before a pause.
+    pub async fn confirm_lead(&self) -> bool {
+        let metrics = self.raft.metrics().borrow().clone();
+        let may_ask = metrics.state == ServerState::Leader && !self.silent.load(Ordering::Relaxed);
+        may_ask && self.raft.ensure_linearizable().await.is_ok()
+    }
+
     /// Hands the leadership to `node`, a voter: this node, which leads, falls silent for as long as the others need to vote, and
     /// asks it to stand. False if it does not lead or the other did not get through; then everything is as before.
     pub async fn hand_over(&self, node: NodeId) -> bool {
@@ -280,7 +309,7 @@ impl Quorum {
             return false;
         }
         // Also when whoever waits for this gives up: a leader that stayed silent would lead nobody.
-        let _silent = Silent::new(&self.raft);
+        let _silent = Silent::new(&self.raft, &self.silent);
         sleep(LEADER_LEASE + HEARTBEAT).await;
         let asked = network::ask(&*self.transport, node, &Ask::Succeed, LEADER_LEASE).await;
         let led = |m: &openraft::RaftMetrics<u64, EmptyNode>| m.current_leader.is_some_and(|id| node_of(id) == node);
@@ -381,18 +410,20 @@ impl Quorum {
 }
 
 /// A leader sends no heartbeats as long as this lives.
-struct Silent<'a>(&'a Raft<TypeConfig>);
+struct Silent<'a>(&'a Raft<TypeConfig>, &'a AtomicBool);
 
 impl<'a> Silent<'a> {
-    fn new(raft: &'a Raft<TypeConfig>) -> Self {
+    fn new(raft: &'a Raft<TypeConfig>, silent: &'a AtomicBool) -> Self {
+        silent.store(true, Ordering::Relaxed);
         raft.runtime_config().heartbeat(false);
-        Silent(raft)
+        Silent(raft, silent)
     }
 }
 
 impl Drop for Silent<'_> {
     fn drop(&mut self) {
         self.0.runtime_config().heartbeat(true);
+        self.1.store(false, Ordering::Relaxed);
     }
 }
 

@@ -66,6 +66,7 @@ pub(super) fn produce(error: &ProduceError) -> ResponseError {
         ProduceError::Unknown(_) => ResponseError::NotEnoughReplicasAfterAppend,
         // Not appended; object storage is away.
         ProduceError::State(_) => ResponseError::NotEnoughReplicas,
+        ProduceError::NoLease => ResponseError::NotLeaderOrFollower,
     }
 }
 
@@ -91,7 +92,7 @@ fn append(error: &AppendError) -> ResponseError {
 pub(super) fn fetch(error: &FetchError) -> ResponseError {
     match error {
         FetchError::Position(ReadError::OutOfRange { .. }) => ResponseError::OffsetOutOfRange,
-        FetchError::Position(ReadError::Closed) => ResponseError::NotLeaderOrFollower,
+        FetchError::Position(ReadError::Closed) | FetchError::NoLease => ResponseError::NotLeaderOrFollower,
         _ => ResponseError::KafkaStorageError,
     }
 }
