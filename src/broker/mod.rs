@@ -47,7 +47,7 @@ use crate::env::{Clock, Entropy};
 use crate::ledger::LedgerWriter;
 use crate::metadata::{Image, Topic};
 use crate::object::Objects;
-use crate::quorum::{Quorum, QuorumStatus};
+use crate::quorum::{Quorum, QuorumStatus, QuorumView};
 use crate::wal::Wal;
 
 pub use compaction::CompactionMetrics;
@@ -240,6 +240,11 @@ impl Broker {
 
     pub fn quorum_status(&self) -> QuorumStatus {
         self.quorum.status()
+    }
+
+    /// The metadata quorum as its leader sees it; none if no leader answers.
+    pub async fn quorum_view(&self) -> Option<QuorumView> {
+        self.quorum.view().await
     }
 
     pub fn upload_metrics(&self) -> &UploadMetrics {

@@ -91,7 +91,7 @@ impl Handlers {
             RequestBody::DescribeCluster(body) => self.describe_cluster(request, body),
             RequestBody::DescribeTopicPartitions(body) => self.describe_topic_partitions(request, body),
             RequestBody::DescribeLogDirs(body) => self.describe_log_dirs(request, body),
-            RequestBody::DescribeQuorum(body) => self.describe_quorum(request, body),
+            RequestBody::DescribeQuorum(body) => self.describe_quorum(request, body).await,
             RequestBody::DescribeProducers(body) => self.describe_producers(request, body).await,
             _ => Reply::close("no handler answers this API"),
         }

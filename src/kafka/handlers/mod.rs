@@ -113,11 +113,15 @@ impl Handlers {
         Ok((ask(&topic.name)?, topic))
     }
 
-    /// An open partition of a topic.
+    /// An open partition of a topic, of which this node may speak.
     fn find_partition(&self, topic: &Topic, index: i32) -> Result<Arc<Partition>, ResponseError> {
         let known = usize::try_from(index).is_ok_and(|i| i < topic.partitions.len());
         if !known {
             return Err(ResponseError::UnknownTopicOrPartition);
+        }
+        // Another may have been made its leader meanwhile. What is answered from here is asked once more at the end.
+        if !self.broker.lease().is_valid() {
+            return Err(ResponseError::NotLeaderOrFollower);
         }
         let id = PartitionId { topic: topic.id, index };
         self.broker.registry().get(id).ok_or(ResponseError::NotLeaderOrFollower)
