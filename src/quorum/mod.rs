@@ -33,8 +33,8 @@ mod tests;
 mod types;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -80,6 +80,8 @@ const CATCH_UP_PAUSE: Duration = Duration::from_millis(200);
 const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the leader may take to say how the quorum is.
 const VIEW_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long it may take to take a node out of the quorum.
+const TAKE_OUT_WAIT: Duration = Duration::from_secs(15);
 /// How often a node that waits for the others says so.
 const WAITING_NOTE: Duration = Duration::from_secs(10);
 
@@ -152,6 +154,16 @@ pub struct QuorumStatus {
     pub voters: Vec<NodeId>,
 }
 
+/// A member of the quorum, as this node knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Member {
+    pub node: NodeId,
+    /// Or a learner, which has the log and no vote.
+    pub voter: bool,
+    /// Last entry of the log that it is known to have; only the leader knows any.
+    pub matched: Option<u64>,
+}
+
 pub struct Quorum {
     kv: Arc<Kv>,
     raft: Raft<TypeConfig>,
@@ -164,6 +176,7 @@ pub struct Quorum {
     server: Server,
     /// Whether this node, which leads, says nothing so that another is elected.
     silent: AtomicBool,
+    leaving: manage::Leaving,
     /// Turns true when the quorum is shut down.
     stopped: watch::Sender<bool>,
 }
@@ -212,7 +225,8 @@ impl Quorum {
             entropy,
         };
         tokio::spawn(election.run(stopped.subscribe()));
-        tokio::spawn(manage::run(raft.clone(), machine.clone(), stopped.subscribe()));
+        let leaving = manage::Leaving::default();
+        tokio::spawn(manage::run(raft.clone(), machine.clone(), leaving.clone(), stopped.subscribe()));
         let (proposals, queue) = mpsc::channel(QUEUE_COMMANDS);
         let proposer = Proposer { raft: raft.clone(), raft_id, transport: transport.clone(), answers };
         tokio::spawn(proposer.run(queue));
@@ -229,6 +243,7 @@ impl Quorum {
             transport,
             server,
             silent: AtomicBool::new(false),
+            leaving,
             stopped,
         }))
     }
@@ -324,6 +339,29 @@ impl Quorum {
         asked.is_ok() && self.raft.wait(Some(LEADER_LEASE)).metrics(led, "hand over").await.is_ok()
     }
 
+    /// Takes `node` out of the quorum ahead of `Command::RemoveNode`, which this node, the leader, is to propose while the
+    /// answer lives: a voter that was forgotten first would still count, and not be heard. None if it did not come about,
+    /// because this node does not lead, or the voters that stay are no majority; then everything is as before. The leader
+    /// itself cannot be taken out.
+    pub async fn take_out(&self, node: NodeId) -> Option<TakenOut<'_>> {
+        if node == self.owner.node || !self.leads() {
+            return None;
+        }
+        {
+            let mut leaving = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
+            if leaving.is_some() {
+                return None;
+            }
+            *leaving = Some(node);
+        }
+        let taken = TakenOut(self);
+        let is_out = |m: &openraft::RaftMetrics<u64, EmptyNode>| {
+            let membership = m.membership_config.membership();
+            membership.get_joint_config().len() == 1 && membership.nodes().all(|(id, _)| node_of(*id) != node)
+        };
+        self.raft.wait(Some(TAKE_OUT_WAIT)).metrics(is_out, "take out").await.ok().map(|_| taken)
+    }
+
     /// Commits and applies `command`. A caller that stops waiting leaves the outcome unknown.
     pub async fn propose(&self, command: &Command) -> Result<Response, ProposeError> {
         let command = command.encode();
@@ -390,6 +428,22 @@ impl Quorum {
         }
     }
 
+    /// Voters and learners, by node.
+    pub fn members(&self) -> Vec<Member> {
+        let metrics = self.raft.metrics().borrow().clone();
+        let membership = metrics.membership_config.membership();
+        let voters: std::collections::BTreeSet<u64> = membership.voter_ids().collect();
+        let matched = |id: &u64| match &metrics.replication {
+            Some(_) if *id == metrics.id => metrics.last_log_index,
+            Some(replication) => replication.get(id).copied().flatten().map(|at| at.index),
+            None => None,
+        };
+        let member = |id: &u64| Member { node: node_of(*id), voter: voters.contains(id), matched: matched(id) };
+        let mut members: Vec<_> = membership.nodes().map(|(id, _)| member(id)).collect();
+        members.sort_unstable_by_key(|member| member.node);
+        members
+    }
+
     /// Everything, as of now, in one piece; [`Quorum::restore`] takes it back.
     pub async fn snapshot_bytes(&self) -> Result<Bytes, ReadError> {
         let machine = self.machine.clone();
@@ -426,6 +480,15 @@ impl Quorum {
         if let Err(e) = self.raft.shutdown().await {
             tracing::warn!(error = %e, "the metadata quorum did not stop cleanly");
         }
+    }
+}
+
+/// A node stays out of the quorum as long as this lives; afterwards the metadata decide.
+pub struct TakenOut<'a>(&'a Quorum);
+
+impl Drop for TakenOut<'_> {
+    fn drop(&mut self) {
+        *self.0.leaving.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 
