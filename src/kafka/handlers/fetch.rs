@@ -204,9 +204,8 @@ impl Work {
                 add(&mut response, &target.key, partition);
             }
         }
-        if self.request.to.version >= LEADERS_SINCE {
-            name_leaders(&mut response, &Picture::new(&self.broker.image(), &self.request.context.listener));
-        }
+        let (version, listener) = (self.request.to.version, &self.request.context.listener);
+        name_leaders(&mut response, version, &Picture::new(&self.broker.image(), listener));
         let encoded = fetch::response(self.request.to, &response);
         if let (Some(meter), Ok(rope)) = (&self.request.meter, &encoded)
             && let throttle_time_ms @ 1.. = meter.fetched(rope.len())
@@ -422,7 +421,10 @@ impl Work {
 
 /// Names the leaders of partitions that are led elsewhere, or of whose leader the client knows too little, and where they
 /// are (KIP-951).
-fn name_leaders(response: &mut FetchResponse, picture: &Picture<'_>) {
+fn name_leaders(response: &mut FetchResponse, version: i16, picture: &Picture<'_>) {
+    if version < LEADERS_SINCE {
+        return;
+    }
     let mut named = Leaders::default();
     for topic in &mut response.topics {
         for partition in &mut topic.partitions {
@@ -506,7 +508,10 @@ mod tests {
             partitions.map(|(index, error_code)| FetchedPartition { index, error_code, ..FetchedPartition::default() });
         let fetched = FetchedTopic { id: topic.id, partitions: partitions.collect(), ..FetchedTopic::default() };
         let mut response = FetchResponse { topics: vec![fetched], ..FetchResponse::default() };
-        name_leaders(&mut response, &Picture::new(&image, "clients"));
+        let before = response.clone();
+        name_leaders(&mut response, 15, &Picture::new(&image, "clients"));
+        assert_eq!(response, before, "versions before 16 name nobody");
+        name_leaders(&mut response, 16, &Picture::new(&image, "clients"));
         let named: Vec<_> = response.topics[0]
             .partitions
             .iter()

@@ -228,9 +228,7 @@ impl Handlers {
                 }
                 response.responses.push(answered);
             }
-            if request.to.version >= CURRENT_LEADER_SINCE {
-                name_leaders(&mut response, &Picture::new(&broker.image(), &request.context.listener));
-            }
+            name_leaders(&mut response, request.to.version, &Picture::new(&broker.image(), &request.context.listener));
             if let Some(meter) = &request.meter {
                 response.throttle_time_ms = meter.produced(request.bytes, true);
             }
@@ -321,7 +319,10 @@ fn appended_at(index: i32, appended: &Appended, log_append_time: bool) -> Partit
 }
 
 /// Names the leaders of partitions that are led elsewhere, and where they are (KIP-951).
-fn name_leaders(response: &mut ProduceResponse, picture: &Picture<'_>) {
+fn name_leaders(response: &mut ProduceResponse, version: i16, picture: &Picture<'_>) {
+    if version < CURRENT_LEADER_SINCE {
+        return;
+    }
     let mut named = Leaders::default();
     for topic in &mut response.responses {
         let (name, id) = (topic.name.clone(), TopicId(*topic.topic_id.as_bytes()));
@@ -366,9 +367,9 @@ mod tests {
         let mut image = three_brokers(&[3]);
         let topic = add_topic(&mut image, "t", 3, &[1, 2, 3, 2]);
         let picture = Picture::new(&image, "clients");
-        for (name, id) in [("t", TopicId::default()), ("", topic.id)] {
+        for (name, id, version) in [("t", TopicId::default(), 10), ("", topic.id, 13)] {
             let mut answer = response(name, id, &[0, 6, 6, 6]);
-            name_leaders(&mut answer, &picture);
+            name_leaders(&mut answer, version, &picture);
             let leaders = answer.responses[0].partition_responses.iter();
             let leaders: Vec<_> =
                 leaders.map(|p| (p.current_leader.leader_id.0, p.current_leader.leader_epoch)).collect();
@@ -380,10 +381,20 @@ mod tests {
     }
 
     #[test]
+    fn versions_before_10_have_no_place_for_leaders() {
+        let mut image = three_brokers(&[]);
+        add_topic(&mut image, "t", 3, &[2]);
+        let before = response("t", TopicId::default(), &[6]);
+        let mut answer = before.clone();
+        name_leaders(&mut answer, 9, &Picture::new(&image, "clients"));
+        assert_eq!(answer, before);
+    }
+
+    #[test]
     fn nothing_is_said_of_a_topic_that_this_node_does_not_know() {
         let image = three_brokers(&[]);
         let mut answer = response("gone", TopicId::default(), &[6, 3]);
-        name_leaders(&mut answer, &Picture::new(&image, "clients"));
+        name_leaders(&mut answer, 12, &Picture::new(&image, "clients"));
         let leaders: Vec<_> =
             answer.responses[0].partition_responses.iter().map(|p| p.current_leader.leader_id.0).collect();
         assert_eq!((leaders, answer.node_endpoints.len()), (vec![-1, -1], 0));
