@@ -18,6 +18,7 @@ mod load;
 mod maintenance;
 mod missing;
 mod offsets;
+mod placement;
 mod produce;
 mod producer_ids;
 mod producer_state;
@@ -47,7 +48,7 @@ use crate::env::{Clock, Entropy};
 use crate::ledger::{Host, LedgerWriter};
 use crate::metadata::{Image, Topic};
 use crate::object::Objects;
-use crate::quorum::{Quorum, QuorumStatus};
+use crate::quorum::{Quorum, QuorumStatus, QuorumView};
 use crate::wal::Wal;
 
 pub use compaction::CompactionMetrics;
@@ -60,6 +61,7 @@ pub use ledgers::QuorumRegistrations;
 pub use load::{Load, LoadMeter, PARTITION_LOADS_MAX, PartitionLoad};
 pub use missing::Missing;
 pub use offsets::{FoundOffset, OffsetQuery};
+pub use placement::{spread_leaders, takes_partitions};
 pub use produce::ProduceContext;
 pub use registry::{Exposure, Failure, Registry};
 pub use settings::{BrokerSettings, TopicSettings};
@@ -247,6 +249,11 @@ impl Broker {
 
     pub fn quorum_status(&self) -> QuorumStatus {
         self.quorum.status()
+    }
+
+    /// The metadata quorum as its leader sees it; none if no leader answers.
+    pub async fn quorum_view(&self) -> Option<QuorumView> {
+        self.quorum.view().await
     }
 
     pub fn upload_metrics(&self) -> &UploadMetrics {

@@ -162,7 +162,7 @@ impl Process {
 
     fn create_topic_with(&self, configs: &[(&str, &str)]) {
         let configs = configs.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
-        let topic = NewTopic { name: TOPIC.to_owned(), partitions: 1, replication_factor: 1, configs };
+        let topic = NewTopic { name: TOPIC.to_owned(), leaders: vec![NODE], replication_factor: 1, configs };
         let permit = permit(Operation::Create, Resource::topic(TOPIC));
         self.runtime.block_on(self.broker.create_topic(&permit, topic)).expect("created");
     }

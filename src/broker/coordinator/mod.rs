@@ -20,11 +20,11 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use crate::base::{NodeId, PartitionId};
-use crate::metadata::{Command, Image, Reject};
+use crate::metadata::{Command, Image, Reject, Topic};
 use crate::security::{Operation, Permit, Resource};
 use crate::{group, transaction};
 
-use super::{Broker, ChangeError};
+use super::{Broker, ChangeError, spread_leaders};
 
 use shard::Shard;
 
@@ -204,11 +204,12 @@ impl Broker {
         while id.is_zero() {
             self.entropy.fill(&mut id.0);
         }
-        let brokers = i16::try_from(self.image().brokers.len()).unwrap_or(i16::MAX);
+        let image = self.image();
+        let brokers = i16::try_from(image.brokers.len()).unwrap_or(i16::MAX);
         let command = Command::CreateTopic {
             id,
             name: kind.topic().to_owned(),
-            partitions: vec![self.node; partitions],
+            partitions: spread_leaders(&image, None, partitions),
             replication_factor: replication_factor.clamp(1, brokers.max(1)),
             configs,
             now_ms: self.clock.wall_ms(),
@@ -231,7 +232,8 @@ impl Broker {
         let until = tokio::time::Instant::now() + NEW_TOPIC_WAIT;
         loop {
             let activated = self.coordinators.activated.notified();
-            let expected = self.topic(kind.topic()).map_or(0, |t| t.partitions.len());
+            let led = |topic: &Topic| topic.partitions.iter().filter(|p| p.leader == self.node).count();
+            let expected = self.topic(kind.topic()).map_or(0, |topic| led(&topic));
             let active = match kind {
                 CoordinatorKind::Group => self.coordinators.groups().values().filter(|s| s.is_active()).count(),
                 CoordinatorKind::Transaction => {
