@@ -12,6 +12,8 @@ mod markers;
 mod options;
 mod remote;
 mod shard;
+#[cfg(test)]
+mod tests;
 mod topics;
 mod transactions;
 mod wire;

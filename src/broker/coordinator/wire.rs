@@ -341,7 +341,9 @@ mod tests {
         let admitted = encode_admitted(&Ok(vec![Ok(()), Err(Error::ProducerFenced)]));
         let outcomes = encode_outcomes(&[vec![Outcome::Written, Outcome::Superseded]]);
         let mut all = Writer::new();
-        [admit, admitted, markers, outcomes].iter().for_each(|message| drop(all.bytes(message)));
+        for message in [admit, admitted, markers, outcomes] {
+            all.bytes(&message);
+        }
         crate::kv::fixture("transaction_messages_v1", &all.finish());
     }
 
