@@ -73,7 +73,7 @@ pub(super) async fn open_broker(
     let wal = WalOptions { segment_bytes: 1 << 20, budget_bytes: 8 << 20, queue_bytes: 1 << 20 };
     let seed = node.0 as u64;
     let opened = tokio::task::spawn_blocking(move || {
-        open_wal(disk, &SeededEntropy::new(seed), &SystemClock, wal, &image, for_wal)
+        open_wal(disk, &SeededEntropy::new(seed), &SystemClock, wal, node, &image, for_wal)
     });
     let opened = opened.await.expect("no panic").expect("a WAL");
     let wal = opened.wal.clone();
