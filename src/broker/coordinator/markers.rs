@@ -324,7 +324,7 @@ impl Broker {
 
     /// Appends the marker of a coordinator on another node.
     fn append_marker_for_other(self: &Arc<Self>, id: PartitionId, end: TransactionEnd) -> Marker {
-        if !self.image.borrow().partition(id).is_some_and(|p| p.leader == self.node) {
+        if self.image.borrow().partition(id).is_none_or(|p| p.leader != self.node) {
             return Marker::Later;
         }
         let marker = self.append_marker_here(id, end);

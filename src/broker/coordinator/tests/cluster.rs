@@ -252,9 +252,9 @@ impl Cluster {
         let disk = Arc::new(HeldDisk(machine.disk.clone(), machine.lock.clone()));
         let broker = runtime.block_on(open_broker(number, self.quorum.clone(), disk, self.store.clone()));
         broker.set_remote(Arc::new(Port { net: self.net.clone(), from: number }));
-        let dispatch = Dispatch::default()
-            .with(kind::ADMIT, Arc::new(AdmissionService::new(broker.clone())))
-            .with(kind::MARKERS, Arc::new(MarkerService::new(broker.clone())));
+        let dispatch = Dispatch::default();
+        dispatch.add(kind::ADMIT, Arc::new(AdmissionService::new(broker.clone())));
+        dispatch.add(kind::MARKERS, Arc::new(MarkerService::new(broker.clone())));
         let mut services = self.net.services.lock().unwrap_or_else(PoisonError::into_inner);
         services.insert(number, (Arc::new(dispatch), runtime.handle().clone()));
         drop(services);
