@@ -12,6 +12,7 @@ mod coordinator;
 mod describe;
 mod error;
 mod fetch;
+mod leading;
 mod lease;
 mod ledgers;
 mod load;
@@ -53,7 +54,10 @@ use crate::wal::Wal;
 
 pub use compaction::CompactionMetrics;
 pub use configs::Settings;
-pub use coordinator::{CoordinatorError, CoordinatorKind, OFFSETS_TOPIC, TRANSACTIONS_TOPIC};
+pub use coordinator::{
+    AdmissionService, AdmittedOffsets, CoordinatorError, CoordinatorKind, MarkerService, NoAnswer, OFFSETS_TOPIC,
+    Remote, TRANSACTIONS_TOPIC,
+};
 pub use error::{ChangeError, FetchError, OffsetsError, ProduceError};
 pub use fetch::Fetched;
 pub use lease::{IsAlone, LEASE, Lease};
