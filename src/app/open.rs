@@ -161,7 +161,9 @@ pub(super) async fn open(
         clock,
         entropy,
     };
-    Ok(Opened { broker: Broker::new(parts), quorum, wal, objects, cluster })
+    let broker = Broker::new(parts);
+    services::of_broker(&cluster, &broker);
+    Ok(Opened { broker, quorum, wal, objects, cluster })
 }
 
 /// Opens the metadata, lets others reach them, and waits until they are up to date.

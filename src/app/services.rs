@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::cluster::{Cluster, JoinService, ManageService, RaftService};
+use crate::broker::{AdmissionService, Broker, MarkerService};
+use crate::cluster::{Cluster, JoinService, ManageService, PeerRemote, RaftService};
 use crate::config::Config;
 use crate::env::Clock;
 use crate::ledger::Hosted;
@@ -23,4 +24,11 @@ pub(super) fn of_quorum(config: &Config, cluster: &Cluster, quorum: &Arc<Quorum>
     let (peers, clock) = (cluster.peers.clone(), clock.clone());
     let manage = ManageService { node: config.node, quorum: quorum.clone(), peers, clock };
     cluster.control.add(kind::MANAGE, Arc::new(manage));
+}
+
+/// Once the broker is there: transactions whose coordinator and partitions are led by different nodes.
+pub(super) fn of_broker(cluster: &Cluster, broker: &Arc<Broker>) {
+    broker.set_remote(Arc::new(PeerRemote(cluster.peers.clone())));
+    cluster.control.add(kind::ADMIT, Arc::new(AdmissionService::new(broker.clone())));
+    cluster.control.add(kind::MARKERS, Arc::new(MarkerService::new(broker.clone())));
 }

@@ -52,6 +52,15 @@ pub const PRODUCER_WINDOW: usize = 5;
 /// Transactional ids of one partition of `__transaction_state`, and its share of requests that wait there.
 pub const TRANSACTIONAL_IDS_MAX: usize = 1_000_000;
 pub const PARKED_REQUESTS_MAX: usize = 10_000;
+/// Partitions that one question about a transaction may name: more than a transaction's record, half a largest batch, has
+/// room for.
+pub const ADMIT_PARTITIONS_MAX: usize = BATCH_BYTES_DEFAULT / 2 / 4;
+/// Bytes of such a question: names and numbers of what would not fit into that record are refused unasked.
+pub const ADMIT_BYTES_MAX: usize = 2 * MIB;
+/// Partitions of all transactions that one message of markers ends. They are appended in one go.
+pub const MARKERS_PARTITIONS_MAX: usize = 2_000;
+/// Messages of markers under way to one node.
+pub const MARKERS_MESSAGES_MAX: usize = 4;
 /// Bytes that a compressed batch may decompress to, whatever it claims.
 pub const DECOMPRESSED_BYTES_MAX: usize = 256 * MIB;
 /// Largest message body between nodes for consensus: the entries of one append, of which one command must fit.
@@ -110,4 +119,7 @@ const _: () = assert!(PEER_LEDGER_BODY_BYTES_MAX < i32::MAX as usize);
 const _: () = assert!(PEER_BULK_BODY_BYTES_MAX < i32::MAX as usize);
 const _: () =
     assert!(PEER_RAFT_BODY_BYTES_MAX <= PEER_RAFT_BYTES_MAX && PEER_CONTROL_BODY_BYTES_MAX <= PEER_CONTROL_BYTES_MAX);
+const _: () = assert!(ADMIT_BYTES_MAX < PEER_CONTROL_BODY_BYTES_MAX && ADMIT_PARTITIONS_MAX < ADMIT_BYTES_MAX);
+const _: () =
+    assert!(MARKERS_PARTITIONS_MAX * 64 < PEER_CONTROL_BODY_BYTES_MAX, "a marker on one partition takes 47 bytes");
 const _: () = assert!(PEER_REFUSAL_BYTES_MAX + 64 <= PEER_HELLO_BYTES_MAX, "a refusal answers a hello");

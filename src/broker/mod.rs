@@ -15,6 +15,7 @@ mod exposure;
 mod fetch;
 mod handover;
 mod holdings;
+mod leading;
 mod lease;
 mod ledgers;
 mod load;
@@ -24,6 +25,7 @@ mod missing;
 mod moves_tests;
 mod offsets;
 mod opening;
+mod placement;
 mod produce;
 mod producer_ids;
 mod producer_state;
@@ -54,12 +56,15 @@ use crate::env::{Clock, Entropy};
 use crate::ledger::{Host, LedgerWriter};
 use crate::metadata::{Image, Topic};
 use crate::object::Objects;
-use crate::quorum::{Quorum, QuorumStatus};
+use crate::quorum::{Quorum, QuorumStatus, QuorumView};
 use crate::wal::Wal;
 
 pub use compaction::CompactionMetrics;
 pub use configs::Settings;
-pub use coordinator::{CoordinatorError, CoordinatorKind, OFFSETS_TOPIC, TRANSACTIONS_TOPIC};
+pub use coordinator::{
+    AdmissionService, AdmittedOffsets, CoordinatorError, CoordinatorKind, MarkerService, NoAnswer, OFFSETS_TOPIC,
+    Remote, TRANSACTIONS_TOPIC,
+};
 pub use error::{ChangeError, FetchError, OffsetsError, ProduceError};
 pub use exposure::Exposure;
 pub use fetch::Fetched;
@@ -69,6 +74,7 @@ pub use ledgers::QuorumRegistrations;
 pub use load::{Load, LoadMeter, PARTITION_LOADS_MAX, PartitionLoad};
 pub use missing::Missing;
 pub use offsets::{FoundOffset, OffsetQuery};
+pub use placement::{spread_leaders, takes_partitions};
 pub use produce::ProduceContext;
 pub use registry::{Failure, Registry};
 pub use settings::{BrokerSettings, TopicSettings};
@@ -266,6 +272,11 @@ impl Broker {
 
     pub fn quorum_status(&self) -> QuorumStatus {
         self.quorum.status()
+    }
+
+    /// The metadata quorum as its leader sees it; none if no leader answers.
+    pub async fn quorum_view(&self) -> Option<QuorumView> {
+        self.quorum.view().await
     }
 
     pub fn upload_metrics(&self) -> &UploadMetrics {

@@ -26,7 +26,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, oneshot};
 
-use crate::base::{EntryId, LeaderEpoch, LedgerId, Offset, PartitionId};
+use crate::base::{EntryId, LeaderEpoch, LedgerId, Offset, PartitionId, ProducerId};
 use crate::batch::{Header, StoredBatch};
 use crate::ledger::{LedgerError, LedgerWriter};
 use crate::metadata;
@@ -39,6 +39,7 @@ pub use state::{Collected, Recovered, RecoveredGap, UploadRun};
 pub use tail::{Source, TailBatch};
 pub use traffic::{Traffic, TrafficTotals};
 
+use producer_state::ProducerState;
 use producers::Verdict;
 use state::State;
 
@@ -219,7 +220,8 @@ impl Partition {
             if !state.producers_loaded {
                 return Err(AppendError::StateNotLoaded);
             }
-            let verdict = state.producers.get_or_insert_default().check(header, origin)?;
+            let leader_epoch = state.leader_epoch;
+            let verdict = state.producers.get_or_insert_default().in_epoch(leader_epoch).check(header, origin)?;
             if let Verdict::Duplicate { base_offset, next_offset, append_time_ms } = verdict {
                 let durable = state.wait_for(next_offset);
                 let log_start = state.log_start;
@@ -254,17 +256,42 @@ impl Partition {
         version2: bool,
         now_ms: i64,
     ) -> Result<Option<Guard>, AppendError> {
+        self.verifying(|producers| producers.begin_verification(header, version2, now_ms))
+    }
+
+    /// The same before a coordinator writes to its own topic in a producer's transaction.
+    pub fn begin_own_verification(
+        &self,
+        producer: ProducerId,
+        epoch: i16,
+        now_ms: i64,
+    ) -> Result<Option<Guard>, AppendError> {
+        self.verifying(|producers| producers.begin_own_verification(producer, epoch, now_ms))
+    }
+
+    /// Whether a coordinator may write in a producer's transaction with what its verification gave it.
+    pub fn is_verified(&self, producer: ProducerId, epoch: i16, guard: Option<Guard>) -> bool {
+        self.verifying(|producers| Ok(producers.is_verified(producer, epoch, guard))).unwrap_or(false)
+    }
+
+    fn verifying<T>(&self, ask: impl FnOnce(&mut ProducerState) -> Result<T, ProducerError>) -> Result<T, AppendError> {
         let mut state = self.state();
         state.takes_appends()?;
         if !state.producers_loaded {
             return Err(AppendError::StateNotLoaded);
         }
-        Ok(state.producers.get_or_insert_default().begin_verification(header, version2, now_ms)?)
+        let leader_epoch = state.leader_epoch;
+        Ok(ask(state.producers.get_or_insert_default().in_epoch(leader_epoch))?)
     }
 
-    /// What to wait on until everything appended so far is durable; `None` when it is.
+    /// What to wait on until everything appended so far is durable; `None` when it is. Of a partition that is closed here
+    /// nobody learns it any more.
     pub fn all_durable(&self) -> Option<oneshot::Receiver<()>> {
         let mut state = self.state();
+        if state.closed {
+            // Without its sender it fails at once.
+            return Some(oneshot::channel().1);
+        }
         let next = state.next;
         state.wait_for(next)
     }

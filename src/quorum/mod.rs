@@ -13,6 +13,7 @@
 //! Nothing here looks into commands; that is `metadata`'s. Never called per produce request.
 
 mod answers;
+mod describe;
 mod election;
 mod group;
 mod index;
@@ -49,12 +50,14 @@ use crate::kv::raft_log::Membership;
 use crate::kv::{Batch, Durability, Fenced, Kv, OpenError, ReadError};
 use crate::metadata::{Command, Image, Response};
 
+pub use describe::{QuorumMember, QuorumView};
 pub use index::{ObjectIndex, Totals, Unsettled};
 pub use kept::{KeepError, KeptState, KeptStates};
 pub use network::{Transport, TransportError};
 pub use proposer::ProposeError;
 pub use snapshot::SnapshotError;
 
+use describe::{Followers, Viewer};
 pub use election::LEADER_LEASE;
 use election::{Contact, Election, HEARTBEAT};
 use index::KvIndex;
@@ -75,6 +78,8 @@ const ELECTED_ALREADY: Duration = Duration::from_millis(50);
 const CATCH_UP_PAUSE: Duration = Duration::from_millis(200);
 /// How long one such try may take.
 const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the leader may take to say how the quorum is.
+const VIEW_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long it may take to take a node out of the quorum.
 const TAKE_OUT_WAIT: Duration = Duration::from_secs(15);
 /// How often a node that waits for the others says so.
@@ -200,7 +205,9 @@ impl Quorum {
         let log = LogStore::new(Arc::clone(&kv));
         let answers = core.answers();
         let (machine, committed) = (Machine::new(core), log.committed());
-        let raft = Raft::new(raft_id, config()?, Network(transport.clone()), log, machine.clone()).await;
+        let followers = Arc::new(Followers::default());
+        let network = Network { transport: transport.clone(), followers: followers.clone() };
+        let raft = Raft::new(raft_id, config()?, network, log, machine.clone()).await;
         let raft = raft.map_err(|e| StartError::Raft(e.to_string()))?;
         if options.create == Create::Quorum && !raft.is_initialized().await.map_err(|e| failed(&e))? {
             let members = std::collections::BTreeMap::from([(raft_id, EmptyNode {})]);
@@ -223,7 +230,8 @@ impl Quorum {
         let (proposals, queue) = mpsc::channel(QUEUE_COMMANDS);
         let proposer = Proposer { raft: raft.clone(), raft_id, transport: transport.clone(), answers };
         tokio::spawn(proposer.run(queue));
-        let server = Server { raft_id, raft: raft.clone(), kv: kv.clone(), contact };
+        let viewer = Viewer { raft: raft.clone(), committed: committed.clone(), followers };
+        let server = Server { raft_id, raft: raft.clone(), kv: kv.clone(), contact, viewer };
         Ok(Arc::new(Quorum {
             kv,
             raft,
@@ -414,6 +422,18 @@ impl Quorum {
             committed: self.committed.load(Ordering::Relaxed).max(applied.map_or(0, |index| index + 1)),
             applied,
             voters,
+        }
+    }
+
+    /// The quorum as its leader sees it, asked of the leader; none if no leader answers in time.
+    pub async fn view(&self) -> Option<QuorumView> {
+        if let Some(view) = self.server.viewer.view() {
+            return Some(view);
+        }
+        let leader = node_of(self.raft.metrics().borrow().current_leader?);
+        match network::ask(&*self.transport, leader, &Ask::Describe, VIEW_TIMEOUT).await {
+            Ok(Tell::Described(view)) => Some(view),
+            _ => None,
         }
     }
 

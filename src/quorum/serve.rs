@@ -7,8 +7,10 @@ use openraft::Raft;
 use openraft::error::{InstallSnapshotError, RaftError};
 use openraft::raft::{AppendEntriesResponse, InstallSnapshotRequest};
 
+use super::describe::Viewer;
 use super::election::{self, Contact};
 use super::group;
+use super::member::node_of;
 use super::message::{Ask, Tell};
 use super::proposer::{self, ProposeError};
 use super::types::TypeConfig;
@@ -23,6 +25,7 @@ pub(super) struct Server {
     pub raft: Raft<TypeConfig>,
     pub kv: Arc<Kv>,
     pub contact: Arc<Contact>,
+    pub viewer: Viewer,
 }
 
 fn refused(reason: impl ToString) -> Tell {
@@ -70,6 +73,10 @@ impl Server {
                     Some(leader) => Tell::NotLeader { leader },
                     None => refused(error),
                 },
+            },
+            Ask::Describe => match self.viewer.view() {
+                Some(view) => Tell::Described(view),
+                None => Tell::NotLeader { leader: self.raft.metrics().borrow().current_leader.map(node_of) },
             },
             Ask::Succeed => match self.raft.trigger().elect().await {
                 Ok(()) => Tell::Succeed,

@@ -42,6 +42,13 @@ pub(super) struct Work<M: Machine> {
     pub orders: Vec<M::Order>,
 }
 
+impl<M: Machine> Default for Work<M> {
+    fn default() -> Self {
+        let (records, replies, orders) = (Vec::new(), Vec::new(), Vec::new());
+        Work { records, atomic: false, transactional: None, replies, orders }
+    }
+}
+
 /// Waits until everything is durable that a shard had appended at some moment.
 type Durable = Option<oneshot::Receiver<()>>;
 
@@ -56,7 +63,8 @@ impl<R> Answer<R> {
     /// The reply, once all that it rests on is durable, if this process may give it then.
     pub async fn durable(self) -> Result<R, CoordinatorError> {
         if let Some(durable) = self.durable {
-            durable.await.map_err(|_| CoordinatorError::NotAvailable)?;
+            // The partition was closed here, as its leader is another node now.
+            durable.await.map_err(|_| CoordinatorError::NotCoordinator)?;
         }
         if self.lease.is_valid() { Ok(self.reply) } else { Err(CoordinatorError::NotCoordinator) }
     }
@@ -203,9 +211,14 @@ impl<M: Machine> Shard<M> {
         let work = step(machine);
         let deadline = machine.next_deadline();
         if let Err(error) = self.append(log, &work) {
+            self.waiting().replies.clear();
+            if matches!(error, StoreError::Append(AppendError::Closed)) {
+                tracing::info!(partition = %self.partition.id, "a coordinator ends: its partition is led elsewhere");
+                *state = Phase::Closed;
+                return Err(CoordinatorError::NotCoordinator);
+            }
             tracing::error!(partition = %self.partition.id, %error, "a coordinator's records cannot be stored; it is loaded again");
             *state = Phase::New;
-            self.waiting().replies.clear();
             return Err(CoordinatorError::NotAvailable);
         }
         let mut waiting = self.waiting();
@@ -264,6 +277,14 @@ impl<M: Machine> Shard<M> {
             }
             Phase::New | Phase::Loading => Err(CoordinatorError::Loading),
             Phase::Closed => Err(CoordinatorError::NotCoordinator),
+        }
+    }
+
+    /// Asks the machine, if there is one.
+    pub fn look<T>(&self, look: impl FnOnce(&M) -> T) -> Option<T> {
+        match &*self.state() {
+            Phase::Active(machine) => Some(look(machine)),
+            _ => None,
         }
     }
 

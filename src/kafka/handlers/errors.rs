@@ -7,6 +7,7 @@ use crate::broker::{ChangeError, FetchError, NotAdmitted, OffsetsError, ProduceE
 use crate::ledger::LedgerError;
 use crate::metadata::Reject;
 use crate::partition::{AppendError, ProducerError, ReadError};
+use crate::quorum::ProposeError;
 use crate::security::{Denied, ResourceKind};
 
 pub(super) fn denied(denied: &Denied) -> ResponseError {
@@ -107,6 +108,10 @@ pub(super) fn offsets(error: &OffsetsError) -> ResponseError {
 pub(super) fn change(error: &ChangeError) -> ResponseError {
     match error {
         ChangeError::Rejected(reject) => rejected(reject),
+        // Nobody leads the quorum, or nobody knows what became of the change: as in Kafka, where a broker forwards it in vain.
+        ChangeError::Propose(ProposeError::NotLeader { .. } | ProposeError::Unknown(_)) => {
+            ResponseError::RequestTimedOut
+        }
         ChangeError::Propose(_) => ResponseError::KafkaStorageError,
         ChangeError::OutOfRange { .. } => ResponseError::OffsetOutOfRange,
         ChangeError::Index(_) => ResponseError::KafkaStorageError,
@@ -120,6 +125,10 @@ fn rejected(reject: &Reject) -> ResponseError {
         Reject::TopicExists { .. } => ResponseError::TopicAlreadyExists,
         Reject::UnknownTopic => ResponseError::UnknownTopicOrPartition,
         Reject::PartitionCount { .. } => ResponseError::InvalidPartitions,
+        // A broker has gone since the request was checked.
+        Reject::UnknownBroker(_) | Reject::BrokerFenced(_) | Reject::NodeDraining(_) => {
+            ResponseError::InvalidReplicaAssignment
+        }
         Reject::ReplicationFactor(_) => ResponseError::InvalidReplicationFactor,
         Reject::TooMany { .. } => ResponseError::PolicyViolation,
         Reject::StaleBrokerEpoch { .. } => ResponseError::NotController,
