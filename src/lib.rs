@@ -25,6 +25,7 @@
 //! | 8 | kafka | framing, version table, handlers, error codes | kafka_protocol |
 //! | 8 | admin | health and metrics over HTTP | axum, hyper, hyper_util |
 //! | 9 | config, cli | options from file, environment and flags; commands | figment, toml, clap, tracing_subscriber |
+//! | 9 | sim | the cluster's cores under a seeded clock, network and disks; tests only | |
 //! | 10 | app | build, bind, serve, drain | tokio_rustls |
 
 #![forbid(unsafe_code)]
@@ -48,5 +49,7 @@ pub mod partition;
 pub mod peer;
 pub mod quorum;
 pub mod security;
+#[cfg(test)]
+mod sim;
 pub mod transaction;
 pub mod wal;
