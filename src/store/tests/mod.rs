@@ -1,0 +1,1 @@
+//! Three nodes in one process.
