@@ -142,7 +142,22 @@ impl LocalStore {
     /// Opens the folder of a cluster; made if it does not exist.
     pub fn open(root: &Path, cluster: ClusterId) -> Result<Arc<LocalStore>, OpenError> {
         let folder = options::open_folder(root)?;
-        Ok(Arc::new(LocalStore { folder, keys: Keys::new("", cluster), cluster, sums: Mutex::default() }))
+        let store = LocalStore { folder, keys: Keys::new("", cluster), cluster, sums: Mutex::default() };
+        store.remove_probes();
+        Ok(Arc::new(store))
+    }
+
+    /// What checks of the store left behind whose deletion did not reach this node.
+    fn remove_probes(&self) {
+        let Some(folder) = self.path(StoredKey::Probe(0)).parent().map(Path::to_owned) else { return };
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let name =
+                entry.path().strip_prefix(&self.folder.shared.root).ok().and_then(Path::to_str).map(str::to_owned);
+            if let Some(key @ StoredKey::Probe(_)) = name.and_then(|name| self.keys.parse(&name.as_str().into())) {
+                // Nobody asks for it; the next start tries again.
+                let _ = self.delete(key);
+            }
+        }
     }
 
     /// For messages.
@@ -156,6 +171,12 @@ impl LocalStore {
             Err(FolderError::Fenced(reason)) => Some(reason),
             _ => None,
         }
+    }
+
+    /// As after a failed sync.
+    #[cfg(test)]
+    pub fn break_sync(&self) {
+        self.folder.shared.fence(Path::new("a file"), io::Error::from_raw_os_error(5));
     }
 
     /// Whether [`LocalStore::mark_complete`] was ever called on this folder.

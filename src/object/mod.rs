@@ -34,7 +34,7 @@ mod state;
 mod store;
 mod sums;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod verify;
 
 pub use builder::{BLOCK_BYTES, BuildError, Built, OBJECT_BYTES_MAX, OBJECT_BYTES_TARGET, ObjectBuilder};

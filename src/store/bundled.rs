@@ -262,6 +262,9 @@ impl Bundled {
                 Ok(()) => stored += 1,
                 Err(CopyError::Local(LocalError::Fenced(reason))) => return Err(SharedError::Fenced(reason)),
                 Err(CopyError::Local(LocalError::Exists) | CopyError::Remote(RemoteError::Exists)) => {
+                    // The other copies are refused as well; none is left under way to meet a deletion that follows.
+                    let rest = async { while running.next().await.is_some() {} };
+                    let _ = tokio::time::timeout(self.options.put_grace, rest).await;
                     return Err(SharedError::Exists);
                 }
                 Err(error) => {
