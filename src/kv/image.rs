@@ -269,7 +269,8 @@ mod tests {
 
         // One partition of 200 changes: its page and the counters.
         let mut changed = Topic::clone(&a);
-        Arc::make_mut(&mut changed.partitions[130]).uploaded_end = Offset(7);
+        let moved = Arc::make_mut(&mut changed.partitions[130]);
+        (moved.uploaded_end, moved.target, moved.handed_over) = (Offset(7), Some(NodeId(5)), Offset(9));
         let second = with_topics(vec![Arc::new(changed.clone()), b.clone()]);
         assert_eq!(store(&kv, &first, &second), 2);
 
@@ -294,6 +295,7 @@ mod tests {
             token_sha256: [1; 32],
             state: NodeState::Joined { directory: DirectoryId(5) },
             added_ms: 9,
+            draining: true,
         };
         third.nodes.insert(NodeId(1), node);
         third.next_node = 4;

@@ -63,7 +63,34 @@ pub enum Command {
         node: NodeId,
         epoch: BrokerEpoch,
     },
-    /// `partitions` names the leader of each partition; `configs` are stored as given.
+    /// The partitions of brokers that are gone get other leaders: all of the changes or none. Refused unless each partition
+    /// has the leader epoch that the proposer saw, the broker that leads it is fenced or unknown and every ledger that its
+    /// node wrote has an end, and the new leader is a broker that is not fenced. Raises the leader epochs. Where the new
+    /// leader's log ends follows from the ends of the ledgers; `Partition::handed_over` stays as it is.
+    AssignPartitions {
+        changes: Vec<Assignment>,
+    },
+    /// The leader gives the partition to its target, whose broker is not fenced. Proposed when the last record is durable;
+    /// `end` is the offset behind it, and never below what was handed over or uploaded before. Raises the leader epoch.
+    HandOver {
+        node: NodeId,
+        epoch: BrokerEpoch,
+        partition: PartitionId,
+        leader_epoch: LeaderEpoch,
+        end: Offset,
+    },
+    /// Wishes who is to lead partitions, or takes such wishes back: all of the changes or none. A target is a broker that is
+    /// neither fenced nor of a node that is being drained; the present leader as a target is no target.
+    SetTargets {
+        changes: Vec<TargetChange>,
+    },
+    /// The node is to lead nothing and to hold nothing that is not uploaded, or is to be a node like others again. Refused if no
+    /// other node would be left.
+    DrainNode {
+        node: NodeId,
+        draining: bool,
+    },
+    /// `partitions` names the leader of each partition, who is its preferred one, too; `configs` are stored as given.
     CreateTopic {
         id: TopicId,
         name: String,
@@ -201,6 +228,25 @@ pub enum Command {
         directory: DirectoryId,
         now_ms: i64,
     },
+}
+
+/// A partition whose leader is gone, and who is to lead it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Assignment {
+    pub partition: PartitionId,
+    /// The present one.
+    pub leader_epoch: LeaderEpoch,
+    pub leader: NodeId,
+}
+
+/// Who is wished to lead a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TargetChange {
+    pub partition: PartitionId,
+    /// `None` calls a move off.
+    pub target: Option<NodeId>,
+    /// `None` leaves it as it is.
+    pub preferred: Option<NodeId>,
 }
 
 /// An address under which a broker's listener is reached.

@@ -16,11 +16,12 @@ use super::command::{
     Command, ConfigChange, ConfigResource, Endpoint, Holder, MergeInput, MergeOutput, QuotaChange, QuotaEntity,
     QuotaName, Range, Replica,
 };
-use super::node_codec;
+use super::{node_codec, placement_codec};
 
 const VERSION: u16 = 1;
 
-/// Kind numbers, in the order in which commands were invented. Those of nodes are in `node_codec`.
+/// Kind numbers, in the order in which commands were invented. Those of nodes are in `node_codec`, those
+/// of leaders in `placement_codec`.
 mod kind {
     pub const INIT_CLUSTER: u16 = 1;
     pub const REGISTER_BROKER: u16 = 2;
@@ -62,6 +63,10 @@ impl Command {
             Command::FenceBroker { .. } | Command::RecoverLedger { .. } | Command::NameUploader { .. } => {
                 encode_failover(&mut w, self);
             }
+            Command::AssignPartitions { .. }
+            | Command::HandOver { .. }
+            | Command::SetTargets { .. }
+            | Command::DrainNode { .. } => placement_codec::encode(&mut w, self),
             Command::CreateTopic { .. }
             | Command::DeleteTopic { .. }
             | Command::CreatePartitions { .. }
@@ -99,7 +104,10 @@ impl Command {
             k @ (kind::ALTER_CLIENT_QUOTAS | kind::ALTER_EXPECTED_CONFIGS) => decode_settings(k, &mut r)?,
             k => match node_codec::decode(k, &mut r)? {
                 Some(command) => command,
-                None => decode_object(k, &mut r)?,
+                None => match placement_codec::decode(k, &mut r)? {
+                    Some(command) => command,
+                    None => decode_object(k, &mut r)?,
+                },
             },
         };
         r.finish()?;

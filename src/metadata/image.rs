@@ -113,6 +113,13 @@ pub struct Partition {
     /// Offsets below were compacted; what follows is dirty. Zero where nothing ever was; never above `uploaded_end`, and
     /// possibly below `log_start`.
     pub cleaned_end: Offset,
+    /// Who is to lead it: the leader hands it over as soon as it can. A broker that is registered and not fenced, and not
+    /// the leader.
+    pub target: Option<NodeId>,
+    /// Who should lead it when everything is well: the first of Kafka's replicas.
+    pub preferred: NodeId,
+    /// The end of what a live leader last handed over. A leader serves when it has everything below; it never moves back.
+    pub handed_over: Offset,
 }
 
 impl Default for Image {
@@ -163,6 +170,9 @@ impl Partition {
             uploaded_end: Offset::ZERO,
             object_bytes: 0,
             cleaned_end: Offset::ZERO,
+            target: None,
+            preferred: leader,
+            handed_over: Offset::ZERO,
         }
     }
 }

@@ -23,7 +23,7 @@ use super::command_codec::{
     put_endpoints, put_epochs, put_holders, put_partition, put_quota_entity, put_replicas,
 };
 use super::image::{Broker, ClientQuotas, Image, Ledger, NamedConfigs, Partition, Topic};
-use super::node_codec;
+use super::{node_codec, placement_codec};
 
 /// Without sections.
 const PLAIN: u16 = 1;
@@ -38,10 +38,14 @@ mod section {
     /// How far each partition is compact, of those of which anything is.
     pub const CLEANED_ENDS: u16 = 4;
     pub const NODES: u16 = 8;
+    /// The nodes that are being drained.
+    pub const DRAINING_NODES: u16 = 9;
     /// The brokers that are fenced.
     pub const FENCED_BROKERS: u16 = 16;
     /// Ledgers that another node uploads than their writer, or that were recovered.
     pub const RECOVERED_LEDGERS: u16 = 17;
+    /// Target, preferred leader and handed-over end of partitions where they say something.
+    pub const PLACEMENTS: u16 = 18;
 }
 
 impl Image {
@@ -101,8 +105,12 @@ impl Image {
         }
         sections.extend(encode_cleaned(&self.topics).map(|bytes| (section::CLEANED_ENDS, bytes)));
         sections.extend(node_codec::encode_section(self).map(|bytes| (section::NODES, bytes)));
+        let draining = placement_codec::encode_draining(&self.nodes);
+        sections.extend(draining.map(|bytes| (section::DRAINING_NODES, bytes)));
         sections.extend(encode_fenced(&self.brokers).map(|bytes| (section::FENCED_BROKERS, bytes)));
         sections.extend(encode_recovered(&self.ledgers).map(|bytes| (section::RECOVERED_LEDGERS, bytes)));
+        let placements = placement_codec::encode_placements(&self.topics);
+        sections.extend(placements.map(|bytes| (section::PLACEMENTS, bytes)));
         sections
     }
 
@@ -113,8 +121,10 @@ impl Image {
             section::CLIENT_METRICS => self.client_metrics = get_named(r)?,
             section::CLEANED_ENDS => get_cleaned(r, Arc::make_mut(&mut self.topics))?,
             section::NODES => node_codec::decode_section(r, self)?,
+            section::DRAINING_NODES => placement_codec::decode_draining(r, &mut self.nodes)?,
             section::FENCED_BROKERS => get_fenced(r, &mut self.brokers)?,
             section::RECOVERED_LEDGERS => get_recovered(r, &mut self.ledgers)?,
+            section::PLACEMENTS => placement_codec::decode_placements(r, Arc::make_mut(&mut self.topics))?,
             other => return Err(DecodeError::Invalid { field: "section of the image", value: other as u64 }),
         }
         Ok(())
@@ -423,13 +433,17 @@ fn get_topic(r: &mut Reader<'_>) -> Result<(TopicId, Arc<Topic>), DecodeError> {
 }
 
 fn get_partition_state(r: &mut Reader<'_>) -> Result<Partition, DecodeError> {
+    let leader = NodeId(r.i32()?);
     Ok(Partition {
-        leader: NodeId(r.i32()?),
+        leader,
         leader_epoch: LeaderEpoch(r.i32()?),
         log_start: Offset(r.i64()?),
         uploaded_end: Offset(r.i64()?),
         object_bytes: r.u64()?,
         epochs: get_epochs(r)?,
         cleaned_end: Offset::ZERO,
+        target: None,
+        preferred: leader,
+        handed_over: Offset::ZERO,
     })
 }

@@ -18,6 +18,7 @@ mod image_codec;
 mod index;
 mod node;
 mod node_codec;
+mod placement_codec;
 mod reject;
 
 #[cfg(test)]
@@ -27,8 +28,8 @@ mod samples;
 
 pub use apply::apply;
 pub use command::{
-    Command, ConfigChange, ConfigResource, Endpoint, Holder, MergeInput, MergeOutput, QuotaChange, QuotaEntity,
-    QuotaName, Range, Replica,
+    Assignment, Command, ConfigChange, ConfigResource, Endpoint, Holder, MergeInput, MergeOutput, QuotaChange,
+    QuotaEntity, QuotaName, Range, Replica, TargetChange,
 };
 pub use image::{Broker, ClientQuotas, Image, Ledger, NamedConfigs, Partition, Topic};
 pub use index::{IndexOp, IndexView, MemoryIndex, ObjectEntry, ObjectState, RangeEntry};

@@ -27,6 +27,8 @@ pub struct Node {
     pub state: NodeState,
     /// Unix ms.
     pub added_ms: i64,
+    /// Its partitions are moved to other nodes, and no ledger takes it as a replica if there is another one.
+    pub draining: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +51,28 @@ impl Node {
 }
 
 impl Image {
+    /// Whether partitions and ledgers are to leave the node.
+    pub fn is_draining(&self, node: NodeId) -> bool {
+        self.nodes.get(&node).is_some_and(|node| node.draining)
+    }
+
+    /// Whether the broker of `node` may open a ledger with no replica but its own.
+    ///
+    /// A node alone may, and so may one beside which every other node is being drained. Of two nodes one may while the other
+    /// has no broker, or a fenced one: a cluster that has just grown from one, or shrinks to one, goes on, and it does not
+    /// survive a loss anyway. With three or more nodes never: what is acknowledged there is on two nodes.
+    pub fn may_write_alone(&self, node: NodeId) -> bool {
+        let others = self.nodes.iter().filter(|(other, known)| **other != node && known.directory().is_some());
+        let others: Vec<_> = others.collect();
+        if others.iter().all(|(_, known)| known.draining) {
+            return true;
+        }
+        match others[..] {
+            [(other, _)] => self.brokers.get(other).is_none_or(|broker| broker.fenced),
+            _ => false,
+        }
+    }
+
     /// The lowest id that no node has or had; what `AddNode` is proposed with. `i32::MAX` is never given out.
     pub fn next_free_node(&self) -> NodeId {
         let after_brokers = self.brokers.last_key_value().map_or(0, |(node, _)| node.0.saturating_add(1));

@@ -117,5 +117,6 @@ fn get_node(r: &mut Reader<'_>) -> Result<Node, DecodeError> {
             value => return Err(DecodeError::Invalid { field: "state of a node", value: value as u64 }),
         },
         added_ms: r.i64()?,
+        draining: false,
     })
 }

@@ -2,7 +2,9 @@
 //!
 //! A `Reject` names what the proposer needs in order to act: retry with other values, stop, or tell the client.
 
-use crate::base::{BrokerEpoch, EntryId, LedgerId, NodeId, ObjectId, Offset, PartitionId, ProducerId, TopicId};
+use crate::base::{
+    BrokerEpoch, EntryId, LeaderEpoch, LedgerId, NodeId, ObjectId, Offset, PartitionId, ProducerId, TopicId,
+};
 
 use super::index::ObjectState;
 
@@ -55,6 +57,8 @@ pub enum Reject {
     WalReplaced { node: NodeId, ledgers: Vec<LedgerId> },
     #[error("boot count {boot} is not above {recorded}: an older copy of the node's folder was started")]
     BootCount { boot: u64, recorded: u64 },
+    #[error("the broker of node {0} is fenced: wait until it has registered again, or take another node")]
+    BrokerFenced(NodeId),
     #[error("the replica set is impossible: {0}")]
     ReplicaSet(String),
     #[error("ledger {0} is unknown")]
@@ -81,6 +85,18 @@ pub enum Reject {
     UnknownTopic,
     #[error("partition {0} does not exist")]
     UnknownPartition(PartitionId),
+    #[error("the leader epoch of partition {partition} is {epoch} by now")]
+    StaleLeaderEpoch { partition: PartitionId, epoch: LeaderEpoch },
+    #[error("partition {partition} is led by node {leader}")]
+    NotLeader { partition: PartitionId, leader: NodeId },
+    #[error("the broker of node {0} leads and is not fenced")]
+    LeaderNotFenced(NodeId),
+    #[error("partition {0} is to stay where it is")]
+    NoTarget(PartitionId),
+    #[error("partition {partition} has reached offset {reached} already")]
+    EndMovedBack { partition: PartitionId, reached: Offset },
+    #[error("node {0} is being drained: take another node, or end the drain first")]
+    NodeDraining(NodeId),
     #[error("the topic has {count} partitions")]
     PartitionCount { count: i32 },
     #[error("{0} is no valid replication factor")]
@@ -139,6 +155,8 @@ pub enum Reject {
         list(ledgers)
     )]
     NodeHoldsLedgers { node: NodeId, ledgers: Vec<LedgerId> },
+    #[error("no node would be left to take what node {0} has: add another one first, or end another drain")]
+    NowhereToDrain(NodeId),
     #[error("node {0} is the only one of the cluster: it cannot be removed")]
     LastNode(NodeId),
 }

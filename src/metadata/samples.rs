@@ -9,8 +9,8 @@ use crate::base::{
 };
 
 use super::command::{
-    Command, ConfigChange, ConfigResource, Endpoint, Holder, MergeInput, MergeOutput, QuotaChange, QuotaEntity,
-    QuotaName, Range, Replica,
+    Assignment, Command, ConfigChange, ConfigResource, Endpoint, Holder, MergeInput, MergeOutput, QuotaChange,
+    QuotaEntity, QuotaName, Range, Replica, TargetChange,
 };
 use super::image::{Broker, Image, Ledger, Partition, Topic};
 use super::index::{ObjectEntry, ObjectState, RangeEntry};
@@ -72,6 +72,7 @@ pub fn commands() -> Vec<(&'static str, Command)> {
     let mut all = cluster_commands();
     all.extend(node_commands());
     all.extend(failover_commands());
+    all.extend(placement_commands());
     all.extend(settings_commands());
     all.extend(object_commands());
     all
@@ -84,6 +85,21 @@ fn failover_commands() -> Vec<(&'static str, Command)> {
         ("fence-broker", Command::FenceBroker { node: NODE, epoch: EPOCH }),
         ("recover-ledger", Command::RecoverLedger { ledger, end, holders, uploader }),
         ("name-uploader", Command::NameUploader { ledger, node: NODE, epoch: EPOCH }),
+    ]
+}
+
+fn placement_commands() -> Vec<(&'static str, Command)> {
+    let (node, epoch, leader_epoch) = (NODE, EPOCH, LeaderEpoch(4));
+    let assign = |index, leader| Assignment { partition: partition(3, index), leader_epoch, leader: NodeId(leader) };
+    let targets = vec![
+        TargetChange { partition: partition(3, 0), target: Some(NodeId(8)), preferred: Some(NodeId(9)) },
+        TargetChange { partition: partition(3, 1), target: None, preferred: None },
+    ];
+    vec![
+        ("assign-partitions", Command::AssignPartitions { changes: vec![assign(0, 8), assign(1, 9)] }),
+        ("hand-over", Command::HandOver { node, epoch, partition: partition(3, 1), leader_epoch, end: Offset(120) }),
+        ("set-targets", Command::SetTargets { changes: targets }),
+        ("drain-node", Command::DrainNode { node, draining: true }),
     ]
 }
 
@@ -302,6 +318,9 @@ pub fn image() -> Image {
         uploaded_end: Offset(100),
         object_bytes: 9000,
         cleaned_end: Offset::ZERO,
+        target: None,
+        preferred: NODE,
+        handed_over: Offset::ZERO,
     };
     let configs = BTreeMap::from([("retention.ms".to_owned(), "60000".to_owned())]);
     let id = TopicId([3; 16]);
@@ -344,6 +363,7 @@ pub fn image_with_nodes() -> Image {
         token_sha256: [token; 32],
         state,
         added_ms: NOW_MS,
+        draining: false,
     };
     let joined = |directory| NodeState::Joined { directory: DirectoryId(directory) };
     let nodes = BTreeMap::from([
@@ -361,6 +381,23 @@ pub fn image_cleaned() -> Image {
         for partition in Arc::make_mut(topic).partitions.iter_mut().skip(1) {
             Arc::make_mut(partition).cleaned_end = Offset(60);
         }
+    }
+    image
+}
+
+/// The same, with a partition on the move, one away from its preferred leader, and a node that is being drained.
+pub fn image_placed() -> Image {
+    let mut image = image_with_nodes();
+    for topic in Arc::make_mut(&mut image.topics).values_mut() {
+        for (index, partition) in (0..).zip(Arc::make_mut(topic).partitions.iter_mut()) {
+            let partition = Arc::make_mut(partition);
+            partition.preferred = NodeId(8);
+            partition.target = (index == 1).then_some(NodeId(9));
+            partition.handed_over = Offset(120 * index);
+        }
+    }
+    for node in image.nodes.values_mut().take(1) {
+        node.draining = true;
     }
     image
 }

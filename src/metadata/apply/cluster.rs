@@ -9,7 +9,7 @@ use crate::metadata::image::{Broker, Image, Ledger};
 use crate::metadata::reject::{REJECT_LEDGERS_MAX, Reject, Response};
 
 use super::node::require_joined;
-use super::require_at_most;
+use super::{placement, require_at_most};
 
 pub fn init(image: &mut Image, cluster: ClusterId, generation: u64) -> Result<Response, Reject> {
     if cluster.is_zero() {
@@ -67,13 +67,15 @@ pub fn register(
     Ok(Response::BrokerEpoch(epoch))
 }
 
-/// From now on nothing that the epoch proposes is accepted, so no ledger of it is opened or closed any more.
+/// From now on nothing that the epoch proposes is accepted, so no ledger of it is opened or closed any more. Moves to it are
+/// called off.
 pub fn fence(image: &mut Image, node: NodeId, epoch: BrokerEpoch) -> Result<Response, Reject> {
     let broker = image.brokers.get_mut(&node).ok_or(Reject::UnknownBroker(node))?;
     if broker.epoch != epoch {
         return Err(Reject::StaleBrokerEpoch { node, epoch });
     }
     broker.fenced = true;
+    placement::forget_target(image, node);
     Ok(Response::Ok)
 }
 

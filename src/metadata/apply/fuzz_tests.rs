@@ -9,8 +9,8 @@ use crate::base::{
     TopicId, WalIncarnation,
 };
 use crate::metadata::command::{
-    Command, ConfigChange, ConfigResource, Holder, MergeInput, MergeOutput, QuotaChange, QuotaEntity, QuotaName, Range,
-    Replica,
+    Assignment, Command, ConfigChange, ConfigResource, Holder, MergeInput, MergeOutput, QuotaChange, QuotaEntity,
+    QuotaName, Range, Replica, TargetChange,
 };
 use crate::metadata::image::Image;
 use crate::metadata::index::{IndexOp, IndexView, MemoryIndex, ObjectEntry, ObjectState, RangeEntry};
@@ -43,7 +43,7 @@ fn next_command(image: &Image, index: &MemoryIndex, c: &mut Choices<'_>, now_ms:
         _ => BrokerEpoch(c.below(4) as i64),
     };
     let partitions: Vec<PartitionId> = all_partitions(image);
-    match c.below(27) {
+    match c.below(30) {
         0 => Command::InitCluster { cluster: ClusterId([1; 16]), generation: 1 },
         1 | 2 => register(image, node, c, now_ms),
         3 | 4 => open_ledger(image, node, epoch, c),
@@ -74,6 +74,7 @@ fn next_command(image: &Image, index: &MemoryIndex, c: &mut Choices<'_>, now_ms:
         }
         23 => close_ledger(image, node, epoch, c),
         24 => Command::PurgeRanges { now_ms },
+        25..=27 => place(image, (node, epoch), c),
         _ => change_node(image, node, c, now_ms),
     }
 }
@@ -92,6 +93,8 @@ fn change_node(image: &Image, node: NodeId, c: &mut Choices<'_>, now_ms: i64) ->
             Command::AddNode { node, name, rack, host, port, identity, token_sha256, expires_ms, now_ms }
         }
         3 | 4 => {
+            let invited: Vec<_> = image.nodes.iter().filter(|(_, node)| node.directory().is_none()).collect();
+            let id = c.of(&invited).filter(|_| !c.one_in(4)).map_or(id, |(id, _)| *id);
             let token_sha256 = token(if c.one_in(8) { node } else { id });
             Command::JoinNode { node: id, token_sha256, directory: DirectoryId(c.below(3) as u32), now_ms }
         }
@@ -118,7 +121,14 @@ fn open_ledger(image: &Image, node: NodeId, epoch: BrokerEpoch, c: &mut Choices<
     let incarnation = image.brokers.get(&node).map_or(WalIncarnation::default(), |broker| broker.incarnation);
     let open = image.ledgers.iter().find(|(_, ledger)| ledger.node == node && ledger.end.is_none());
     let close = open.filter(|_| !c.one_in(4)).map(|(id, ledger)| (*id, EntryId(ledger.uploaded.0 + c.below(4))));
-    Command::OpenLedger { node, epoch, replicas: vec![Replica { node, incarnation }], write_quorum: 1, close }
+    let mut replicas = vec![Replica { node, incarnation }];
+    if !image.may_write_alone(node) && !c.one_in(8) {
+        let others: Vec<_> = image.brokers.iter().filter(|(other, _)| **other != node).collect();
+        let other = c.of(&others).map(|(node, broker)| Replica { node: *node, incarnation: broker.incarnation });
+        replicas.extend(other);
+    }
+    let write_quorum = replicas.len() as u8;
+    Command::OpenLedger { node, epoch, replicas, write_quorum, close }
 }
 
 fn close_ledger(image: &Image, node: NodeId, epoch: BrokerEpoch, c: &mut Choices<'_>) -> Command {
@@ -133,6 +143,43 @@ fn close_ledger(image: &Image, node: NodeId, epoch: BrokerEpoch, c: &mut Choices
         }
         4 => Command::NameUploader { ledger, node, epoch },
         _ => Command::SealLedger { ledger, end },
+    }
+}
+
+/// Who leads what: mostly with what is true at present.
+fn place(image: &Image, (node, epoch): (NodeId, BrokerEpoch), c: &mut Choices<'_>) -> Command {
+    let nodes: Vec<NodeId> = image.brokers.keys().copied().collect();
+    let other = c.of(&nodes).unwrap_or(node);
+    let all = all_partitions(image);
+    let led = |id: &PartitionId| image.partition(*id).is_some_and(|partition| partition.leader == node);
+    let moving = |id: &PartitionId| image.partition(*id).is_some_and(|partition| partition.target.is_some());
+    let leader_epoch = |id, c: &mut Choices<'_>| {
+        let epoch = image.partition(id).map_or(0, |partition: &std::sync::Arc<_>| partition.leader_epoch.0);
+        LeaderEpoch(epoch + c.one_in(16) as i32)
+    };
+    match c.below(8) {
+        0 | 1 => {
+            let of_node: Vec<_> = all.iter().copied().filter(|id| led(id) || c.one_in(8)).collect();
+            let change = |partition| Assignment { partition, leader_epoch: leader_epoch(partition, c), leader: other };
+            Command::AssignPartitions { changes: of_node.into_iter().map(change).collect() }
+        }
+        2..=4 => {
+            let all: Vec<_> = all.into_iter().filter(|id| moving(id)).collect();
+            let partition = c.of(&all).unwrap_or(samples::partition(99, 0));
+            let known = image.partition(partition);
+            let node = known.map_or(node, |partition| partition.leader);
+            let epoch = image.brokers.get(&node).map_or(epoch, |broker| broker.epoch);
+            let reached = known.map_or(0, |partition| partition.handed_over.max(partition.uploaded_end).0);
+            let end = Offset(reached + c.below(4) as i64 - c.one_in(4) as i64);
+            Command::HandOver { node, epoch, partition, leader_epoch: leader_epoch(partition, c), end }
+        }
+        5 | 6 => {
+            let target = (!c.one_in(4)).then_some(other);
+            let preferred = c.one_in(2).then_some(node);
+            let changes = c.of(&all).into_iter().map(|partition| TargetChange { partition, target, preferred });
+            Command::SetTargets { changes: changes.collect() }
+        }
+        _ => Command::DrainNode { node, draining: c.one_in(2) },
     }
 }
 
@@ -313,8 +360,13 @@ fn check_nodes(image: &Image) {
     assert!(image.nodes.is_empty() || image.nodes.keys().any(joined), "nobody is left");
     assert!(image.broker_configs.keys().all(|id| image.brokers.contains_key(id)));
     for id in all_partitions(image) {
-        let leader = image.partition(id).expect("it was listed").leader;
-        assert!(image.brokers.contains_key(&leader), "{id} is led by nobody");
+        let partition = image.partition(id).expect("it was listed");
+        assert!(image.brokers.contains_key(&partition.leader), "{id} is led by nobody");
+        assert!(image.brokers.contains_key(&partition.preferred), "{id} prefers nobody");
+        if let Some(target) = partition.target {
+            let live = image.brokers.get(&target).is_some_and(|broker| !broker.fenced);
+            assert!(live && target != partition.leader, "{id}: {partition:?}");
+        }
     }
 }
 
@@ -333,6 +385,15 @@ fn check_progress(before: &Image, after: &Image) {
             Some(was) => assert!(was.directory().is_none() || was.directory() == node.directory(), "{was:?} {node:?}"),
             None => assert!(id.0 >= before.next_node, "node {id} was given out before"),
         }
+    }
+    for id in all_partitions(before) {
+        let (Some(was), Some(now)) = (before.partition(id), after.partition(id)) else { continue };
+        assert!(now.leader_epoch >= was.leader_epoch && now.handed_over >= was.handed_over, "{id}: {now:?}");
+        assert!(now.leader == was.leader || now.leader_epoch > was.leader_epoch, "{id}: {now:?}");
+        let gone = before.brokers.get(&was.leader).is_none_or(|broker| broker.fenced);
+        let wrote = before.ledgers.values().any(|ledger| ledger.node == was.leader && ledger.end.is_none());
+        let handed = was.target == Some(now.leader) && now.target.is_none();
+        assert!(now.leader == was.leader || handed || (gone && !wrote), "{id} was taken from {}", was.leader);
     }
     for (id, ledger) in &before.ledgers {
         match after.ledgers.get(id) {
@@ -406,13 +467,13 @@ fn most_kinds_of_command_succeed_in_a_random_life() {
     let mut c = Choices(numbers.iter().cycle());
     let (mut image, mut index) = started();
     let mut accepted = std::collections::BTreeMap::<Vec<u8>, u32>::new();
-    for now_ms in 1..2_000 {
+    for now_ms in 1..3_000 {
         let command = next_command(&image, &index, &mut c, now_ms);
         if step(&mut image, &mut index, &command) {
             *accepted.entry(command.encode()[2..4].to_vec()).or_default() += 1;
         }
     }
-    assert_eq!(accepted.len(), 26, "{accepted:?}");
+    assert_eq!(accepted.len(), 30, "{accepted:?}");
     assert!(accepted.values().all(|count| *count >= 3), "{accepted:?}");
     assert_eq!(Image::decode(&image.encode()), Ok(image));
 }
@@ -453,8 +514,9 @@ proptest! {
         };
         let commands = samples::commands();
         let bytes = damage(&commands[which.index(commands.len())].1.encode(), &hits);
-        let samples = [samples::image(), samples::image_with_nodes(), samples::image_recovered()];
-        let image_bytes = damage(&samples[which.index(3)].encode(), &image_hits);
+        let samples =
+            [samples::image(), samples::image_with_nodes(), samples::image_recovered(), samples::image_placed()];
+        let image_bytes = damage(&samples[which.index(4)].encode(), &image_hits);
         let image = Image::decode(&image_bytes);
         if let Ok(image) = &image {
             prop_assert_eq!(&image.encode()[..], &image_bytes[..]);
@@ -469,7 +531,7 @@ proptest! {
     }
 
     #[test]
-    fn random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), kind in 0u8..48) {
+    fn random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), kind in 0u8..56) {
         let mut framed = vec![0, 1, 0, kind];
         framed.extend_from_slice(&bytes);
         for bytes in [&bytes, &framed] {

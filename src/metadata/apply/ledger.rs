@@ -125,6 +125,9 @@ fn check_replicas(image: &Image, node: NodeId, replicas: &[Replica], write_quoru
             return Err(Reject::ReplicaSet(format!("node {} is in it twice", replica.node)));
         }
     }
+    if replicas.len() == 1 && !image.may_write_alone(node) {
+        return Err(Reject::ReplicaSet("a cluster keeps every record on two nodes at least".to_owned()));
+    }
     let wanted = if replicas.len() == 1 { 1 } else { (replicas.len() / 2 + 1).max(2) };
     if usize::from(write_quorum) != wanted {
         return Err(Reject::ReplicaSet(format!("{} replicas need a write quorum of {wanted}", replicas.len())));

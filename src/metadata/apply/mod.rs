@@ -10,6 +10,7 @@ mod config;
 mod ledger;
 mod merge;
 mod node;
+mod placement;
 mod purge;
 mod quota;
 mod topic;
@@ -61,6 +62,13 @@ fn run(image: &mut Image, command: &Command, changes: &mut Changes<'_>) -> Resul
             require_current(image, *node, *epoch)?;
             ledger::name_uploader(image, *ledger, *node)
         }
+        Command::AssignPartitions { changes: wanted } => placement::assign(image, changes, wanted),
+        Command::HandOver { node, epoch, partition, leader_epoch, end } => {
+            require_current(image, *node, *epoch)?;
+            placement::hand_over(image, changes, *node, *partition, *leader_epoch, *end)
+        }
+        Command::SetTargets { changes: wanted } => placement::set_targets(image, changes, wanted),
+        Command::DrainNode { node, draining } => placement::drain(image, *node, *draining),
         Command::CreateTopic { id, name, partitions, replication_factor, configs, now_ms } => {
             topic::create(image, *id, name, partitions, *replication_factor, configs, *now_ms)
         }

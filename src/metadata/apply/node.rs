@@ -11,7 +11,7 @@ use crate::metadata::node::{Node, NodeState, TokenHash};
 use crate::metadata::reject::{REJECT_LEDGERS_MAX, Reject, Response};
 
 use super::cluster::used_up;
-use super::require_at_most;
+use super::{placement, require_at_most};
 
 /// What stands for "no token".
 const NO_TOKEN: TokenHash = [0; 32];
@@ -29,6 +29,7 @@ pub fn run(image: &mut Image, command: &Command) -> Result<Response, Reject> {
                 token_sha256: *token_sha256,
                 state: NodeState::Invited { expires_ms: *expires_ms },
                 added_ms: *now_ms,
+                draining: false,
             };
             add(image, *node, invited, *expires_ms)
         }
@@ -46,6 +47,7 @@ pub fn run(image: &mut Image, command: &Command) -> Result<Response, Reject> {
                 token_sha256: NO_TOKEN,
                 state: NodeState::Joined { directory: *directory },
                 added_ms: *now_ms,
+                draining: false,
             };
             register_self(image, *node, own, *directory)
         }
@@ -144,6 +146,7 @@ fn remove(image: &mut Image, id: NodeId) -> Result<Response, Reject> {
     if !ledgers.is_empty() {
         return Err(Reject::NodeHoldsLedgers { node: id, ledgers });
     }
+    placement::forget_node(image, id);
     image.nodes.remove(&id);
     image.brokers.remove(&id);
     image.broker_configs.remove(&id);
@@ -163,6 +166,7 @@ fn register_self(image: &mut Image, id: NodeId, mut node: Node, directory: Direc
             NodeState::Joined { directory: joined } if joined == directory => {
                 node.token_sha256 = known.token_sha256;
                 node.added_ms = known.added_ms;
+                node.draining = known.draining;
             }
             NodeState::Joined { .. } => return Err(Reject::OtherDirectory(id)),
             NodeState::Invited { .. } => return Err(Reject::NodeNotJoined(id)),

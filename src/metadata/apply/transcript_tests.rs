@@ -12,7 +12,7 @@ use crate::base::{
     TopicId, WalIncarnation,
 };
 use crate::metadata::command::{
-    Command, ConfigChange, ConfigResource, Holder, MergeInput, MergeOutput, Range, Replica,
+    Assignment, Command, ConfigChange, ConfigResource, Holder, MergeInput, MergeOutput, Range, Replica, TargetChange,
 };
 use crate::metadata::image::Image;
 use crate::metadata::index::{IndexOp, MemoryIndex, ObjectEntry};
@@ -116,6 +116,7 @@ fn parse(line: &str, image: &Image, now_ms: i64) -> Command {
             Command::AllocateProducerIds { node, epoch, count: number(w.next()) }
         }
         "fence" | "recover" | "uploader" => parse_failover(line, image),
+        "assign" | "hand-over" | "target" | "drain" | "drain-no-more" => parse_placement(line),
         _ => parse_node(line, now_ms).unwrap_or_else(|| parse_object(line, now_ms)),
     }
 }
@@ -163,6 +164,38 @@ fn parse_failover(line: &str, image: &Image) -> Command {
     });
     let (end, uploader) = (EntryId(number(w.next())), NodeId(number(w.key("uploader").expect("uploader="))));
     Command::RecoverLedger { ledger, end, holders: holders.collect(), uploader }
+}
+
+/// `assign 3-0@4:2`: partition 3-0, whose leader epoch is 4, to node 2. `target 3-0:2` or `3-0:-`.
+fn parse_placement(line: &str) -> Command {
+    let mut w = Words::new(line);
+    match w.next() {
+        "assign" => {
+            let changes = w.rest().into_iter().map(|word| {
+                let (id, rest) = word.split_once('@').expect("partition@epoch:node");
+                let (epoch, node) = rest.split_once(':').expect("epoch:node");
+                let leader_epoch = LeaderEpoch(number(epoch));
+                Assignment { partition: partition(id), leader_epoch, leader: NodeId(number(node)) }
+            });
+            Command::AssignPartitions { changes: changes.collect() }
+        }
+        "hand-over" => {
+            let (node, epoch) = owner(w.next());
+            let (id, rest) = w.next().split_once('@').expect("partition@epoch");
+            let end = Offset(number(w.key("end").expect("end=")));
+            Command::HandOver { node, epoch, partition: partition(id), leader_epoch: LeaderEpoch(number(rest)), end }
+        }
+        "target" => {
+            let preferred = w.key("preferred").map(|word| NodeId(number(word)));
+            let changes = w.rest().into_iter().map(|word| {
+                let (id, node) = word.split_once(':').expect("partition:node");
+                let target = (node != "-").then(|| NodeId(number(node)));
+                TargetChange { partition: partition(id), target, preferred }
+            });
+            Command::SetTargets { changes: changes.collect() }
+        }
+        word => Command::DrainNode { node: NodeId(number(w.next())), draining: word == "drain" },
+    }
 }
 
 fn parse_open(mut w: Words<'_>, image: &Image) -> Command {
@@ -281,8 +314,9 @@ fn show(image: &Image, index: &MemoryIndex) -> String {
             NodeState::Joined { directory } => format!("joined with folder {directory}"),
         };
         let (name, rack) = (&node.name, &node.rack);
-        lines
-            .push(format!("node {id} {name} at {}:{} in {rack:?} as {}, {state}", node.host, node.port, node.identity));
+        let drained = if node.draining { ", being drained" } else { "" };
+        let place = format!("{}:{} in {rack:?} as {}", node.host, node.port, node.identity);
+        lines.push(format!("node {id} {name} at {place}, {state}{drained}"));
     }
     for (id, ledger) in &image.ledgers {
         let end = ledger.end.map_or("open".to_owned(), |end| format!("sealed at {end}"));
@@ -300,7 +334,7 @@ fn show(image: &Image, index: &MemoryIndex) -> String {
         for (number, p) in (0..).zip(&topic.partitions) {
             let id = name(PartitionId { topic: topic.id, index: number });
             let epochs: Vec<String> = p.epochs.iter().map(|(epoch, start)| format!("{epoch}:{start}")).collect();
-            lines.push(format!(
+            let mut line = format!(
                 "  {id}: leader {} epoch {}, {}..{} uploaded, {} bytes, epochs [{}]",
                 p.leader,
                 p.leader_epoch,
@@ -308,7 +342,17 @@ fn show(image: &Image, index: &MemoryIndex) -> String {
                 p.uploaded_end,
                 p.object_bytes,
                 epochs.join(" ")
-            ));
+            );
+            if let Some(target) = p.target {
+                write!(line, ", on the move to {target}").expect("a string takes any text");
+            }
+            if p.preferred != p.leader {
+                write!(line, ", prefers {}", p.preferred).expect("a string takes any text");
+            }
+            if p.handed_over != Offset::ZERO {
+                write!(line, ", handed over at {}", p.handed_over).expect("a string takes any text");
+            }
+            lines.push(line);
         }
     }
     lines.extend(image.purge.iter().map(|(id, below)| format!("purge {} below {below}", name(*id))));
@@ -371,6 +415,16 @@ fn transcript_of_nodes() {
 #[test]
 fn transcript_of_failovers() {
     check("failover.txt");
+}
+
+#[test]
+fn transcript_of_leaders() {
+    check("leaders.txt");
+}
+
+#[test]
+fn transcript_of_a_cluster_that_grows_and_shrinks() {
+    check("alone.txt");
 }
 
 #[test]
