@@ -34,7 +34,7 @@ mod state;
 mod store;
 mod sums;
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
 mod verify;
 
 pub use builder::{BLOCK_BYTES, BuildError, Built, OBJECT_BYTES_MAX, OBJECT_BYTES_TARGET, ObjectBuilder};
@@ -51,3 +51,10 @@ pub use snapshot::Snapshot;
 pub use state::{AbortedTransaction, OpenTransaction, PartitionState, ProducerBatch, ProducerEntry, RunTransactions};
 pub use sums::Sums;
 pub use verify::verify_object;
+
+/// What tests of other back ends share with those here.
+#[cfg(test)]
+pub(crate) mod testing {
+    pub use super::tests::service::contract;
+    pub use super::tests::{CLUSTER, batches, bundle, key, options, read_all};
+}

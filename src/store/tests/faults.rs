@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::object::StoreError;
-use crate::object::tests::service::contract;
+use crate::object::testing::contract;
 
 #[tokio::test]
 async fn three_nodes_keep_the_contract_of_a_store_from_each_of_them() {

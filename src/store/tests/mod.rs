@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use super::*;
 use crate::base::{NodeId, ObjectId};
 use crate::env::{Clock, SeededEntropy};
-use crate::object::tests::{CLUSTER, batches, bundle, key, options, read_all};
+use crate::object::testing::{CLUSTER, batches, bundle, key, options, read_all};
 use crate::object::{Built, LocalStore, Objects, Place, SharedError, SharedStore, StoredKey};
 
 /// Far later than any file of a test is old.
