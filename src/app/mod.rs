@@ -5,13 +5,15 @@
 //! sync left behind is for the next start to find out.
 
 mod background;
+mod forming;
 mod metrics;
 mod open;
 mod probe;
+mod services;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -30,9 +32,9 @@ use crate::kafka::handlers::Handlers;
 use crate::kafka::listener::{Admission, ConnectionLimits, Listener, Security};
 use crate::kafka::throttle::Throttling;
 use crate::net;
-use crate::security::{Authorizer, PrincipalRules, ServerTls};
+use crate::security::{Authorizer, NodeTls, PrincipalRules, ServerTls};
 
-use open::Opened;
+use open::{Opened, Place};
 
 /// Why the process ended, with the code that it exits with.
 #[derive(Debug, thiserror::Error)]
@@ -72,13 +74,15 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let bound = bind_kafka(&config)?;
     let admin_socket = bind_one(config.admin)?;
     let admin_address = local(&admin_socket)?;
+    let place = bind_peer(&config, clock.clone())?;
     let endpoints = bound.iter().map(|b| b.config.endpoint(b.address)).collect();
     let addresses: Vec<_> = bound.iter().map(|b| (&b.config, b.address)).collect();
     let static_settings = config.static_settings(&addresses);
     let shown = ready::Addresses::new(&addresses, admin_address);
 
     notify::starting();
-    let opened = open::open(&config, endpoints, static_settings, clock.clone(), Arc::new(SystemEntropy)).await?;
+    let opened =
+        open::open(&config, &place, endpoints, static_settings, clock.clone(), Arc::new(SystemEntropy)).await?;
     let wire_metrics = Arc::new(WireMetrics::new());
     let (stop, stopping) = watch::channel(false);
     let mut tasks = JoinSet::new();
@@ -87,7 +91,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let collectors = metrics::collectors(&opened, wire_metrics, tls.clone(), &*clock);
     let admin_tls = (config.mode == Mode::Serve).then_some(tls.clone());
     tasks.spawn(admin::serve(admin_socket, admin_tls, health.clone(), collectors, stopping));
-    let background = background::spawn(&opened, &health, tls);
+    let background = background::spawn(&opened, &health, tls, place.tls.clone());
     // Before anybody is told: who knows that the node is ready may also end it.
     let ending = Ending::new()?;
     health.ready();
@@ -98,7 +102,9 @@ pub async fn run(config: Config) -> Result<(), Error> {
         Ok(()) => {
             health.stopping();
             notify::stopping();
-            drain(&config, opened, stop, tasks, background).await
+            let ended = drain(&config, opened, stop, tasks, background).await;
+            place.stop.send_replace(true);
+            ended
         }
         Err(error) => {
             // Nothing more is written: the next start decides what of the last moments counts.
@@ -132,6 +138,22 @@ fn bind_kafka(config: &Config) -> Result<Vec<Bound>, Error> {
         bound.push(Bound { config: listener.clone(), socket, address });
     }
     Ok(bound)
+}
+
+/// The listener for other nodes; `casemate dev` has none.
+fn bind_peer(config: &Config, clock: Arc<dyn Clock>) -> Result<Place, Error> {
+    let tls = NodeTls::load(config.tls_files.clone(), clock).map_err(|e| Error::Configuration(e.to_string()))?;
+    let (mut socket, mut told) = (None, None);
+    if let Some(peer) = &config.peer {
+        let bound = bind_one(peer.bind).map_err(|error| match error {
+            Error::Taken(why) => Error::Taken(format!("peer.listen: {why}")),
+            other => other,
+        })?;
+        told = Some(peer.endpoint(local(&bound)?));
+        socket = Some(bound);
+    }
+    let stop = watch::Sender::new(false);
+    Ok(Place { tls: Arc::new(tls), told, socket: Mutex::new(socket), stop })
 }
 
 fn bind_one(address: SocketAddr) -> Result<TcpListener, Error> {
@@ -246,6 +268,18 @@ fn reason(reason: Option<String>) -> String {
     reason.unwrap_or_else(|| "storage failed".to_owned())
 }
 
+/// Lets another voter lead the quorum at once, instead of after it has missed this one.
+async fn hand_over(opened: &Opened) {
+    let members = opened.quorum.members();
+    let own = opened.broker.node;
+    let last = members.iter().find(|member| member.node == own).and_then(|member| member.matched);
+    let next = members.iter().filter(|member| member.voter && member.node != own).max_by_key(|member| member.matched);
+    if let Some(next) = next.filter(|next| opened.quorum.leads() && next.matched.is_some() && next.matched == last) {
+        let done = opened.quorum.hand_over(next.node).await;
+        tracing::info!(to = %next.node, done, "handed over the lead of the metadata quorum");
+    }
+}
+
 /// Answers what was accepted, moves what is durable to object storage, closes the WAL; all within the bound.
 async fn drain(
     config: &Config,
@@ -277,7 +311,9 @@ async fn drain(
     if drained == Ok(true) && closed.is_ok() && opened.broker.registry().exposure().entries == 0 {
         opened.broker.seal_own_ledger().await;
     }
+    hand_over(&opened).await;
     opened.quorum.shutdown().await;
+    opened.cluster.peers.stop();
     closed.map_err(|_| Error::Storage("the WAL was not closed cleanly".to_owned()))?;
     tracing::info!("stopped");
     Ok(())

@@ -63,6 +63,7 @@ pub fn open_wal(
     entropy: &dyn Entropy,
     clock: &dyn Clock,
     options: WalOptions,
+    node: NodeId,
     image: &Image,
     registry: Arc<Registry>,
 ) -> Result<OpenedWal, StartError> {
@@ -78,7 +79,7 @@ pub fn open_wal(
     if let Some(error) = found.error.take() {
         return Err(error);
     }
-    check_complete(image, &found.exposed)?;
+    check_complete(image, node, &found.exposed)?;
     Ok(OpenedWal { wal, report, found })
 }
 
@@ -105,9 +106,10 @@ impl Found {
     }
 }
 
-/// Every ledger's entries follow one another from what is uploaded on; those of a sealed one reach its end.
-fn check_complete(image: &Image, exposed: &[Exposed]) -> Result<(), StartError> {
-    for (id, ledger) in &image.ledgers {
+/// The entries of every ledger that the node wrote follow one another from what is uploaded on; those of a sealed one reach
+/// its end.
+fn check_complete(image: &Image, node: NodeId, exposed: &[Exposed]) -> Result<(), StartError> {
+    for (id, ledger) in image.ledgers.iter().filter(|(_, ledger)| ledger.node == node) {
         let mut next = ledger.uploaded;
         for entry in exposed.iter().filter(|e| e.ledger == *id) {
             if entry.entry != next {

@@ -62,7 +62,7 @@ impl World {
         let (image, for_wal) = (quorum.image().borrow().clone(), registry.clone());
         let wal = WalOptions { segment_bytes: 1 << 20, budget_bytes: 8 << 20, queue_bytes: 1 << 20 };
         let opened = tokio::task::spawn_blocking(move || {
-            open_wal(Arc::new(disk), &SeededEntropy::new(1), &SystemClock, wal, &image, for_wal)
+            open_wal(Arc::new(disk), &SeededEntropy::new(1), &SystemClock, wal, NODE, &image, for_wal)
         });
         let opened = opened.await.expect("no panic").expect("a WAL");
         let wal = opened.wal.clone();

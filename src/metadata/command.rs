@@ -230,6 +230,16 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// The node that alone may propose this, where that is so: what it says about itself.
+    pub fn only_by(&self) -> Option<NodeId> {
+        match self {
+            Command::RegisterSelf { node, .. } | Command::JoinNode { node, .. } => Some(*node),
+            _ => None,
+        }
+    }
+}
+
 /// A partition whose leader is gone, and who is to lead it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Assignment {

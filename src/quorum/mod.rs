@@ -32,8 +32,8 @@ mod tests;
 mod types;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -74,6 +74,8 @@ const ELECTED_ALREADY: Duration = Duration::from_millis(50);
 const CATCH_UP_PAUSE: Duration = Duration::from_millis(200);
 /// How long one such try may take.
 const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long it may take to take a node out of the quorum.
+const TAKE_OUT_WAIT: Duration = Duration::from_secs(15);
 /// How often a node that waits for the others says so.
 const WAITING_NOTE: Duration = Duration::from_secs(10);
 
@@ -146,6 +148,16 @@ pub struct QuorumStatus {
     pub voters: Vec<NodeId>,
 }
 
+/// A member of the quorum, as this node knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Member {
+    pub node: NodeId,
+    /// Or a learner, which has the log and no vote.
+    pub voter: bool,
+    /// Last entry of the log that it is known to have; only the leader knows any.
+    pub matched: Option<u64>,
+}
+
 pub struct Quorum {
     kv: Arc<Kv>,
     raft: Raft<TypeConfig>,
@@ -156,6 +168,7 @@ pub struct Quorum {
     proposals: mpsc::Sender<Proposal>,
     transport: Arc<dyn Transport>,
     server: Server,
+    leaving: manage::Leaving,
     /// Turns true when the quorum is shut down.
     stopped: watch::Sender<bool>,
 }
@@ -202,12 +215,25 @@ impl Quorum {
             entropy,
         };
         tokio::spawn(election.run(stopped.subscribe()));
-        tokio::spawn(manage::run(raft.clone(), machine.clone(), stopped.subscribe()));
+        let leaving = manage::Leaving::default();
+        tokio::spawn(manage::run(raft.clone(), machine.clone(), leaving.clone(), stopped.subscribe()));
         let (proposals, queue) = mpsc::channel(QUEUE_COMMANDS);
         let proposer = Proposer { raft: raft.clone(), raft_id, transport: transport.clone(), answers };
         tokio::spawn(proposer.run(queue));
         let server = Server { raft_id, raft: raft.clone(), kv: kv.clone(), contact };
-        Ok(Arc::new(Quorum { kv, raft, owner, raft_id, machine, committed, proposals, transport, server, stopped }))
+        Ok(Arc::new(Quorum {
+            kv,
+            raft,
+            owner,
+            raft_id,
+            machine,
+            committed,
+            proposals,
+            transport,
+            server,
+            leaving,
+            stopped,
+        }))
     }
 
     /// Waits until this node has applied whatever was answered before, by anybody. A sole voter leads then; any other waits
@@ -287,6 +313,29 @@ impl Quorum {
         asked.is_ok() && self.raft.wait(Some(LEADER_LEASE)).metrics(led, "hand over").await.is_ok()
     }
 
+    /// Takes `node` out of the quorum ahead of `Command::RemoveNode`, which this node, the leader, is to propose while the
+    /// answer lives: a voter that was forgotten first would still count, and not be heard. None if it did not come about,
+    /// because this node does not lead, or the voters that stay are no majority; then everything is as before. The leader
+    /// itself cannot be taken out.
+    pub async fn take_out(&self, node: NodeId) -> Option<TakenOut<'_>> {
+        if node == self.owner.node || !self.leads() {
+            return None;
+        }
+        {
+            let mut leaving = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
+            if leaving.is_some() {
+                return None;
+            }
+            *leaving = Some(node);
+        }
+        let taken = TakenOut(self);
+        let is_out = |m: &openraft::RaftMetrics<u64, EmptyNode>| {
+            let membership = m.membership_config.membership();
+            membership.get_joint_config().len() == 1 && membership.nodes().all(|(id, _)| node_of(*id) != node)
+        };
+        self.raft.wait(Some(TAKE_OUT_WAIT)).metrics(is_out, "take out").await.ok().map(|_| taken)
+    }
+
     /// Commits and applies `command`. A caller that stops waiting leaves the outcome unknown.
     pub async fn propose(&self, command: &Command) -> Result<Response, ProposeError> {
         let command = command.encode();
@@ -341,6 +390,22 @@ impl Quorum {
         }
     }
 
+    /// Voters and learners, by node.
+    pub fn members(&self) -> Vec<Member> {
+        let metrics = self.raft.metrics().borrow().clone();
+        let membership = metrics.membership_config.membership();
+        let voters: std::collections::BTreeSet<u64> = membership.voter_ids().collect();
+        let matched = |id: &u64| match &metrics.replication {
+            Some(_) if *id == metrics.id => metrics.last_log_index,
+            Some(replication) => replication.get(id).copied().flatten().map(|at| at.index),
+            None => None,
+        };
+        let member = |id: &u64| Member { node: node_of(*id), voter: voters.contains(id), matched: matched(id) };
+        let mut members: Vec<_> = membership.nodes().map(|(id, _)| member(id)).collect();
+        members.sort_unstable_by_key(|member| member.node);
+        members
+    }
+
     /// Everything, as of now, in one piece; [`Quorum::restore`] takes it back.
     pub async fn snapshot_bytes(&self) -> Result<Bytes, ReadError> {
         let machine = self.machine.clone();
@@ -377,6 +442,15 @@ impl Quorum {
         if let Err(e) = self.raft.shutdown().await {
             tracing::warn!(error = %e, "the metadata quorum did not stop cleanly");
         }
+    }
+}
+
+/// A node stays out of the quorum as long as this lives; afterwards the metadata decide.
+pub struct TakenOut<'a>(&'a Quorum);
+
+impl Drop for TakenOut<'_> {
+    fn drop(&mut self) {
+        *self.0.leaving.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 
