@@ -1,6 +1,6 @@
 //! The way to the other nodes' copies.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,13 +17,22 @@ pub trait Transport: Send + Sync + 'static {
 }
 
 /// Over the plane between nodes, in the class Bulk.
-pub struct PeerTransport(pub Arc<Peers>);
+#[derive(Default)]
+pub struct PeerTransport(OnceLock<Arc<Peers>>);
+
+impl PeerTransport {
+    /// The way to the others; before it is known, none can be reached. Only the first counts.
+    pub fn connect(&self, peers: Arc<Peers>) {
+        self.0.get_or_init(|| peers);
+    }
+}
 
 impl Transport for PeerTransport {
     fn call(&self, to: NodeId, ask: Vec<Bytes>, within: Duration) -> BoxFuture<'_, Result<Bytes, String>> {
         Box::pin(async move {
             let body = [vec![Bytes::from_static(&[kind::STORE])], ask].concat();
-            self.0.call(to, Class::Bulk, body, within).await.map_err(|error| error.to_string())
+            let peers = self.0.get().ok_or_else(|| "this node does not speak to others yet".to_owned())?;
+            peers.call(to, Class::Bulk, body, within).await.map_err(|error| error.to_string())
         })
     }
 }
