@@ -24,7 +24,7 @@
 //! | 6 | transaction | decides for transactions | |
 //! | 7 | broker | registry, reconciler, uploader, merging, retention, compaction, hosts the coordinators | |
 //! | 8 | kafka | framing, version table, handlers, error codes | kafka_protocol |
-//! | 8 | cluster | forms the cluster: who is let in, the quorum's way to others, what tools ask | |
+//! | 8 | cluster | forms the cluster, lends and takes leases, decides who leads | |
 //! | 8 | admin | health and metrics over HTTP | axum, hyper, hyper_util |
 //! | 9 | config, cli | options from file, environment and flags; commands | figment, toml, clap, tracing_subscriber |
 //! | 10 | app | build, bind, serve, drain | tokio_rustls |

@@ -22,7 +22,7 @@ use casemate::batch::{
 };
 use casemate::object::{Listed, PartitionState, Shelf, StoredKey, Sums};
 use casemate::security::bundle::{Bundle, Sealed};
-use casemate::{kafka, kv, metadata, net, peer, store};
+use casemate::{base, cluster, kafka, kv, metadata, net, peer, quorum, security, store};
 use mutate::{Rng, mutate};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -281,6 +281,85 @@ fn frames_between_nodes() {
             }
         }
         assert!(frames * 4 + bytes <= input.len());
+    });
+}
+
+/// What nodes ask and answer about ledgers.
+#[test]
+fn messages_about_ledgers() {
+    use casemate::base::{EntryId, LedgerId, NodeId, WalIncarnation};
+    use casemate::ledger::core::{Identity, Reply};
+    use casemate::ledger::wire::{Answer, Ask, Payload, Read, ReadAnswer, Request};
+
+    let (to, ledger, one) = (WalIncarnation([7; 16]), LedgerId(9), EntryId(1));
+    let payloads = vec![Payload::new([1; 40], Bytes::from(vec![2; 90])), Payload::new([3; 40], Bytes::new())];
+    let append = Ask::Append { durable: one, first: one, payloads: payloads.clone() };
+    let recover = Ask::Recover { durable: one, uploaded: one, first: one, payloads: payloads.clone() };
+    let requests = [append, Ask::Seal, recover].map(|ask| Request { to, ledger, ask }.encode().to_bytes().to_vec());
+    let from = Identity { node: NodeId(2), incarnation: to, boot: 5 };
+    let sealed = Reply::SealAnswer { ledger, through: Some(one), uncertain_from: None, durable: one };
+    let position = Reply::Position { ledger, first: one, synced: one, durable: one };
+    let answers = [sealed, position].map(|reply| Answer { from, reply }.encode().to_vec());
+    let read = Read { to, ledger, from: one, below: EntryId(7), max_bytes: 9 }.encode()[1..].to_vec();
+    let entries = ReadAnswer::Entries { first: one, payloads }.encode().to_bytes().to_vec();
+    let held = ReadAnswer::NotHeld { first: one, next: one }.encode().to_bytes().to_vec();
+    let seeds = [&requests[..], &answers[..], &[read, entries, held]].concat();
+    fuzz("ledgers", &seeds, |input| {
+        let message = Bytes::copy_from_slice(input);
+        if let Ok(request) = Request::decode(&message) {
+            assert_eq!(request.encode().to_bytes(), message, "what is read is written the same");
+        }
+        if let Ok(answer) = Answer::decode(&message) {
+            assert_eq!(answer.encode(), message, "what is read is written the same");
+        }
+        if let Ok(read) = Read::decode(&message) {
+            assert_eq!(Read::decode(&read.encode()[1..]), Ok(read), "what is read is written the same");
+        }
+        if let Ok(answer) = ReadAnswer::decode(&message) {
+            assert_eq!(answer.encode().to_bytes(), message, "what is read is written the same");
+        }
+    });
+}
+
+#[test]
+fn requests_to_join_and_to_manage() {
+    let (node, identity) = (base::NodeId(2), "CN=b".to_owned());
+    let known = security::bundle::KnownNode { node, host: "b.example".to_owned(), port: 9094, identity };
+    let token = security::bundle::Token::new([7; 32]);
+    // The first byte names the kind, and is taken off by who dispatches.
+    let ask = |bytes: bytes::Bytes| bytes[1..].to_vec();
+    let mut seeds = vec![
+        ask(cluster::JoinAsk::Join { token, directory: base::DirectoryId(3) }.encode()),
+        cluster::JoinAnswer::NotLeader { leader: Some(node), nodes: vec![known] }.encode().to_vec(),
+        cluster::JoinAnswer::Refused { for_good: true, why: "no".to_owned() }.encode().to_vec(),
+        ask(cluster::Ask::Drain(node, true).encode(true)),
+        cluster::Managed::Refused("no".to_owned()).encode().to_vec(),
+    ];
+    let image = metadata::Image::default();
+    let quorum = quorum::QuorumStatus {
+        leader: Some(node),
+        term: 1,
+        last_index: Some(4),
+        committed: 5,
+        applied: Some(4),
+        voters: vec![node],
+    };
+    let status = cluster::Status::gather(node, &image, &quorum, &[]);
+    seeds.push(cluster::Managed::Status(Box::new(status)).encode().to_vec());
+    fuzz("requests to join and to manage", &seeds, |input| {
+        if let Ok(asked) = cluster::JoinAsk::decode(input) {
+            assert_eq!(cluster::JoinAsk::decode(&asked.encode()[1..]), Ok(asked), "what is read is written the same");
+        }
+        if let Ok(answer) = cluster::JoinAnswer::decode(input) {
+            assert_eq!(cluster::JoinAnswer::decode(&answer.encode()), Ok(answer), "what is read is written the same");
+        }
+        if let Ok((asked, passed_on)) = cluster::Ask::decode(input) {
+            let written = asked.encode(passed_on);
+            assert_eq!(cluster::Ask::decode(&written[1..]), Ok((asked, passed_on)), "what is read is written the same");
+        }
+        if let Ok(managed) = cluster::Managed::decode(input) {
+            assert_eq!(cluster::Managed::decode(&managed.encode()), Ok(managed), "what is read is written the same");
+        }
     });
 }
 

@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use crate::admin::Health;
 use crate::broker::Broker;
 use crate::cli::notify;
+use crate::ledger::PeerLinks;
 use crate::quorum::Quorum;
 use crate::security::{NodeTls, ServerTls};
 
@@ -28,6 +29,7 @@ pub(super) fn spawn(opened: &Opened, health: &Health, tls: Arc<ServerTls>, peers
     let mut background = JoinSet::new();
     let broker = &opened.broker;
     background.spawn(broker.clone().follow_metadata());
+    background.spawn(broker.clone().run_ledger(Arc::new(PeerLinks(opened.cluster.peers.clone()))));
     background.spawn(broker.clone().run_uploader());
     background.spawn(broker.clone().run_maintenance());
     background.spawn(broker.clone().run_coordinators());

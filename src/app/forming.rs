@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::base::ClusterId;
-use crate::cluster::{self, Cluster};
+use crate::cluster::{self, Cluster, FIRST_GENERATION};
 use crate::config::{self, Config, Mode};
 use crate::env::{Clock, Entropy};
 use crate::metadata::{Command, Endpoint, NodeState, Response};
@@ -18,9 +18,6 @@ use crate::security::bundle::{KnownNode, TOKEN_FILE, Token};
 
 use super::Error;
 use super::open::is_empty;
-
-/// Generation of a cluster that was never rebuilt.
-pub(super) const FIRST_GENERATION: u64 = 1;
 
 /// What the folder says about this node.
 pub(super) struct Folder {
@@ -45,6 +42,14 @@ impl Folder {
             return Err(Error::Configuration(format!(
                 "{} was made from a join bundle and casemate dev is a node alone: use casemate serve",
                 config.data_dir.display()
+            )));
+        }
+        if !peers.exists() {
+            return Err(Error::Configuration(format!(
+                "{} says that this node has to join its cluster first, but {}, which says whom to ask, is not there: make \
+                 the folder anew from its bundle",
+                token.display(),
+                peers.display()
             )));
         }
         let known = config::read_peers(&peers).map_err(|error| refused(&error))?;

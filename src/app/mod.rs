@@ -6,6 +6,7 @@
 
 mod background;
 mod bundled;
+mod control;
 mod forming;
 mod metrics;
 mod open;
@@ -23,8 +24,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::admin;
-use crate::broker::{Broker, BrokerSettings};
+use crate::broker::{Broker, BrokerSettings, Failure};
 use crate::cli::{notify, ready};
+use crate::cluster;
 use crate::config::{Config, Listener as ListenerConfig, Mode};
 use crate::env::{Clock, SystemClock, SystemEntropy, lock_dir};
 use crate::kafka::WireMetrics;
@@ -37,6 +39,11 @@ use crate::security::{Authorizer, NodeTls, PrincipalRules, ServerTls};
 
 use open::{Opened, Place};
 
+/// How long a node that stops waits until others lead what it led.
+const STEP_DOWN_WAIT: Duration = Duration::from_secs(5);
+/// How long it waits until the others know that it has stopped.
+const LEAVE_WAIT: Duration = Duration::from_secs(2);
+
 /// Why the process ended, with the code that it exits with.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -47,15 +54,19 @@ pub enum Error {
     /// A port or the folder is in use, or the folder cannot be.
     #[error("{0}")]
     Taken(String),
+    /// The cluster has given this process up. The next one begins anew.
+    #[error("fenced by the cluster ({0}); start again")]
+    Fenced(String),
 }
 
 impl Error {
-    /// 2 configuration, 3 storage fenced, 4 port or folder not to be had.
+    /// 2 configuration, 3 storage fenced, 4 port or folder not to be had, 5 fenced by the cluster.
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Error::Configuration(_) => 2,
             Error::Storage(_) => 3,
             Error::Taken(_) => 4,
+            Error::Fenced(_) => 5,
         })
     }
 }
@@ -110,7 +121,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
         Err(error) => {
             // Nothing more is written: the next start decides what of the last moments counts.
             health.fenced(error.to_string());
-            tracing::error!(%error, "storage failed; this node fences itself");
+            tracing::error!(%error, "this node fences itself");
             Err(error)
         }
     }
@@ -258,7 +269,11 @@ async fn wait(opened: &Opened, ending: Ending) -> Result<(), Error> {
     tokio::select! {
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
-        failed = wal.wait_for(Option::is_some) => Err(Error::Storage(reason(failed.ok().and_then(|r| r.clone())))),
+        failed = wal.wait_for(Option::is_some) => Err(match failed.ok().and_then(|failure| failure.clone()) {
+            Some(Failure::Fenced(why)) => Error::Fenced(why),
+            Some(Failure::Storage(why)) => Error::Storage(why),
+            None => Error::Storage(reason(None)),
+        }),
         failed = quorum.wait_for(Option::is_some) => {
             Err(Error::Storage(reason(failed.ok().and_then(|r| r.as_deref().map(str::to_owned)))))
         }
@@ -291,6 +306,11 @@ async fn drain(
 ) -> Result<(), Error> {
     tracing::info!("stopping");
     let bound = Duration::from_millis(config.options.limits.drain_ms);
+    let (node, epoch) = (opened.broker.node, opened.broker.epoch);
+    let left = cluster::step_down(&opened.quorum, node, STEP_DOWN_WAIT.min(bound / 3)).await;
+    if left > 0 {
+        tracing::info!(partitions = left, "others take over the rest when this node has stopped");
+    }
     // First what waits, so that connections have nothing left to wait for.
     opened.broker.begin_stop();
     stop.send_replace(true);
@@ -310,8 +330,12 @@ async fn drain(
     let wal = opened.wal.clone();
     let closed = tokio::task::spawn_blocking(move || wal.close()).await;
     if drained == Ok(true) && closed.is_ok() && opened.broker.registry().exposure().entries == 0 {
-        opened.broker.seal_own_ledger().await;
+        // Without a majority of the voters there is nobody to say it to: a node that stops with the others does not wait long.
+        if tokio::time::timeout(bound / 6, opened.broker.seal_own_ledger()).await.is_err() {
+            tracing::warn!("the metadata quorum does not answer: the next start finds the end of the ledger");
+        }
     }
+    cluster::leave(&opened.quorum, node, epoch, LEAVE_WAIT).await;
     hand_over(&opened).await;
     opened.quorum.shutdown().await;
     opened.cluster.peers.stop();

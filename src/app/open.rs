@@ -10,11 +10,11 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::base::ClusterId;
-use crate::broker::{self, Broker, BrokerParts, Registry};
+use crate::broker::{self, Broker, BrokerParts, JoinParts, Registry};
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::env::{Clock, Disk, Entropy, RealDisk};
-use crate::metadata::Endpoint;
+use crate::metadata::{Endpoint, Reject};
 use crate::object::Objects;
 use crate::quorum::{self, Quorum, QuorumOptions};
 use crate::security::{self, NodeTls};
@@ -23,6 +23,7 @@ use crate::wal::{OpenError, Wal};
 use tokio_rustls::TlsConnector;
 
 use super::bundled::{self, Bundle};
+use super::control::Control;
 use super::forming::{self, Folder};
 use super::{Error, services};
 
@@ -57,6 +58,16 @@ impl Place {
         if let Some(socket) = self.socket.lock().unwrap_or_else(PoisonError::into_inner).take() {
             tokio::spawn(cluster.server(socket).run(self.stop.subscribe()));
         }
+    }
+}
+
+/// Why the broker did not join.
+fn join_error(error: broker::StartError) -> Error {
+    match error {
+        broker::StartError::Rejected(reject @ (Reject::Fenced { .. } | Reject::StaleBrokerEpoch { .. })) => {
+            Error::Fenced(reject.to_string())
+        }
+        error => storage(error),
     }
 }
 
@@ -113,15 +124,28 @@ pub(super) async fn open(
     let (wal_options, node) = (config.wal_options(), config.node);
     let (for_wal, wal_clock, wal_entropy, wal_image) =
         (registry.clone(), clock.clone(), entropy.clone(), image.clone());
-    let opened = tokio::task::spawn_blocking(move || {
+    let mut opened = tokio::task::spawn_blocking(move || {
         broker::open_wal(disk, &*wal_entropy, &*wal_clock, wal_options, node, &wal_image, for_wal)
     })
     .await
     .map_err(storage)?
     .map_err(|error| wal_error(&config.data_dir, error))?;
     let wal = opened.wal.clone();
+    services::of_ledgers(&cluster, &opened.hosted);
 
-    let joined = broker::join(&quorum, config.node, &wal, endpoints, &*clock).await.map_err(storage)?;
+    let control = Control::new(&cluster, &quorum, &clock);
+    control.ask(config, &cluster, &wal, &registry);
+    let join = JoinParts {
+        quorum: &quorum,
+        node,
+        opened: &mut opened,
+        registry: &registry,
+        peers: Some(cluster.peers.clone()),
+        endpoints,
+        clock: &*clock,
+        registered: &|epoch, recovery| control.registered(epoch, recovery),
+    };
+    let joined = broker::join(join).await.map_err(join_error)?;
     let image = quorum.image().borrow().clone();
     let report = broker::open_partitions(&registry, config.node, &image, opened, clock.wall_ms()).map_err(storage)?;
     if let Some(torn) = &report.torn {
@@ -136,6 +160,7 @@ pub(super) async fn open(
         wal: wal.clone(),
         registry,
         joined,
+        lease: control.lease.clone(),
         clock,
         entropy,
     };

@@ -62,6 +62,12 @@ pub const PEER_LEDGER_BODY_BYTES_MAX: usize = BATCH_BYTES_MAX + MIB;
 pub const PEER_CONTROL_BODY_BYTES_MAX: usize = COMMAND_BYTES_MAX + MIB;
 /// The same for bulk: tails that are copied, a largest batch among them, and pieces of snapshots.
 pub const PEER_BULK_BODY_BYTES_MAX: usize = BATCH_BYTES_MAX + MIB;
+/// Entries in one message about a ledger.
+pub const LEDGER_MESSAGE_ENTRIES_MAX: usize = 4096;
+/// Bytes of the entries in one answer to a read of a ledger; one largest entry always fits.
+pub const LEDGER_READ_BYTES_MAX: usize = 4 * MIB;
+/// Bytes of the entries that one node reads for others at once.
+pub const LEDGER_READS_BYTES_MAX: usize = 2 * PEER_BULK_BODY_BYTES_MAX;
 /// Requests that are under way on one connection between nodes.
 pub const PEER_REQUESTS_MAX: usize = 1024;
 /// Bytes of requests, and of answers not yet written, that are under way on one connection between nodes: twice a
@@ -106,6 +112,7 @@ const _: () = assert!(PEER_RAFT_BODY_BYTES_MAX > COMMAND_BYTES_MAX && PEER_CONTR
 const _: () = assert!(RAFT_ENTRIES_BYTES_MAX + MIB <= PEER_RAFT_BODY_BYTES_MAX, "an append fits into its message");
 const _: () = assert!(SNAPSHOT_PIECE_BYTES + MIB <= PEER_RAFT_BODY_BYTES_MAX, "a piece fits into its message");
 const _: () = assert!(PEER_LEDGER_BODY_BYTES_MAX > BATCH_BYTES_MAX, "a largest batch must fit in an entry's message");
+const _: () = assert!(LEDGER_READ_BYTES_MAX + MIB < PEER_BULK_BODY_BYTES_MAX && LEDGER_MESSAGE_ENTRIES_MAX * 8 < MIB);
 const _: () = assert!(PEER_BULK_BODY_BYTES_MAX > COMMAND_BYTES_MAX && PEER_BULK_BODY_BYTES_MAX > BATCH_BYTES_MAX);
 const _: () = assert!(STORE_PIECE_BYTES + MIB <= PEER_BULK_BODY_BYTES_MAX, "a piece fits into its message");
 const _: () = assert!(64 * STORE_LIST_MAX <= PEER_BULK_BODY_BYTES_MAX, "a listing fits into its message");

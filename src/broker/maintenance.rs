@@ -107,7 +107,7 @@ impl Broker {
         loop {
             let ranges = self.ranges_of(partition.id, from, end).await?;
             for group in groups(&ranges, limit, settings.segment_ms, self.options.merge_ranges) {
-                let at_work = || (self.ledger.next(), self.reads.load(Ordering::Relaxed));
+                let at_work = || (self.ledger.appended(), self.reads.load(Ordering::Relaxed));
                 let (begun, before) = (self.clock.boottime(), at_work());
                 self.merge(partition, group).await?;
                 // Clients come first: beside them merging takes a tenth of the time, or a third when a partition has

@@ -12,6 +12,9 @@ mod coordinator;
 mod describe;
 mod error;
 mod fetch;
+mod lease;
+mod ledgers;
+mod load;
 mod maintenance;
 mod missing;
 mod offsets;
@@ -41,7 +44,7 @@ use tokio::sync::{Mutex, Notify, Semaphore, watch};
 
 use crate::base::{BrokerEpoch, LedgerId, NodeId, TopicId};
 use crate::env::{Clock, Entropy};
-use crate::ledger::LedgerWriter;
+use crate::ledger::{Host, LedgerWriter};
 use crate::metadata::{Image, Topic};
 use crate::object::Objects;
 use crate::quorum::{Quorum, QuorumStatus};
@@ -52,12 +55,15 @@ pub use configs::Settings;
 pub use coordinator::{CoordinatorError, CoordinatorKind, OFFSETS_TOPIC, TRANSACTIONS_TOPIC};
 pub use error::{ChangeError, FetchError, OffsetsError, ProduceError};
 pub use fetch::Fetched;
+pub use lease::{IsAlone, LEASE, Lease};
+pub use ledgers::QuorumRegistrations;
+pub use load::{Load, LoadMeter, PARTITION_LOADS_MAX, PartitionLoad};
 pub use missing::Missing;
 pub use offsets::{FoundOffset, OffsetQuery};
 pub use produce::ProduceContext;
-pub use registry::{Exposure, Registry};
+pub use registry::{Exposure, Failure, Registry};
 pub use settings::{BrokerSettings, TopicSettings};
-pub use start::{Joined, OpenedWal, StartError, join, open_partitions, open_wal};
+pub use start::{JoinParts, Joined, OpenedWal, StartError, join, open_partitions, open_wal};
 pub use stop::Stopping;
 pub use topics::{NewTopic, is_internal_topic};
 pub use transactions::{Admission, InTransaction, NotAdmitted, TransactionEnd, TransactionGate, transactional_header};
@@ -92,6 +98,7 @@ pub struct BrokerParts {
     pub wal: Arc<Wal>,
     pub registry: Arc<Registry>,
     pub joined: Joined,
+    pub lease: Arc<Lease>,
     pub clock: Arc<dyn Clock>,
     pub entropy: Arc<dyn Entropy>,
 }
@@ -109,7 +116,9 @@ pub struct Broker {
     objects: Arc<Objects>,
     wal: Arc<Wal>,
     registry: Arc<Registry>,
-    ledger: LedgerWriter,
+    lease: Arc<Lease>,
+    ledger: Arc<LedgerWriter>,
+    host: Arc<Host>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     image: watch::Receiver<Arc<Image>>,
@@ -157,7 +166,9 @@ impl Broker {
             objects: parts.objects,
             wal: parts.wal,
             registry: parts.registry,
+            lease: parts.lease,
             ledger: parts.joined.ledger,
+            host: parts.joined.host,
             clock: parts.clock,
             entropy: parts.entropy,
             image,
@@ -208,6 +219,11 @@ impl Broker {
         &self.telemetry
     }
 
+    /// Whether this process may answer for the partitions that it leads.
+    pub fn lease(&self) -> &Arc<Lease> {
+        &self.lease
+    }
+
     pub fn registry(&self) -> &Registry {
         &self.registry
     }
@@ -218,6 +234,11 @@ impl Broker {
 
     pub fn objects(&self) -> &Objects {
         &self.objects
+    }
+
+    /// This node as a holder of ledgers.
+    pub fn host(&self) -> &Arc<Host> {
+        &self.host
     }
 
     pub fn ledger_id(&self) -> LedgerId {

@@ -1,16 +1,18 @@
 //! The partitions that are open on this node, and what the WAL's news means for them.
 //!
-//! The WAL thread reports here what is synced: each entry moves its partition's high watermark, joins the queue of
-//! what object storage does not have yet, and takes its place in the memory budget.
+//! The ledger's writer reports here what is durable: each entry moves its partition's high watermark, joins the queue of
+//! what object storage does not have yet, and takes its place in the memory budget. What the WAL has synced is handed on
+//! to those who wait for it.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
 use crate::base::{EntryId, LedgerId, Offset, PartitionId};
 use crate::env::Clock;
+use crate::ledger::{Durable, LedgerEvents};
 use crate::partition::Partition;
 use crate::wal::{Synced, WalEvents};
 
@@ -33,6 +35,15 @@ pub struct Exposure {
     pub age: Duration,
 }
 
+/// Why this process may do nothing more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// Storage failed, for good.
+    Storage(String),
+    /// The cluster goes on without this process: its broker epoch counts no more.
+    Fenced(String),
+}
+
 #[derive(Default)]
 struct Partitions {
     by_id: HashMap<PartitionId, Arc<Partition>>,
@@ -50,10 +61,10 @@ struct Queue {
 }
 
 impl Queue {
-    /// Takes in a synced group. Answers the batches whose copies in memory have to go, and the bytes exposed now.
+    /// Takes in what has become durable. Answers the batches whose copies in memory have to go, and the bytes exposed now.
     fn take_in(
         &mut self,
-        group: &[Synced],
+        group: &[Durable],
         visible: Vec<(u64, Offset, u32)>,
         at: Duration,
         memory_budget: u64,
@@ -84,7 +95,9 @@ pub struct Registry {
     queue: Mutex<Queue>,
     memory_budget: u64,
     clock: Arc<dyn Clock>,
-    failed: watch::Sender<Option<String>>,
+    /// Who waits for the WAL's news.
+    listeners: RwLock<Vec<Weak<dyn WalEvents>>>,
+    failed: watch::Sender<Option<Failure>>,
     /// Woken when the exposure has grown beyond what an upload waits for.
     pub upload_due: Notify,
     upload_bytes: u64,
@@ -99,6 +112,7 @@ impl Registry {
             queue: Mutex::default(),
             memory_budget,
             clock,
+            listeners: RwLock::default(),
             failed: watch::Sender::new(None),
             upload_due: Notify::new(),
             upload_bytes,
@@ -205,19 +219,36 @@ impl Registry {
         self.queue().memory_bytes
     }
 
+    /// Hands the WAL's news on to `listener`, too, as long as somebody else keeps it.
+    pub fn listen(&self, listener: Weak<dyn WalEvents>) {
+        self.listeners.write().unwrap_or_else(PoisonError::into_inner).push(listener);
+    }
+
+    /// Nothing is taken or answered any more. The first reason stands.
+    fn end(&self, failure: Failure) {
+        self.failed.send_if_modified(|known| {
+            let is_first = known.is_none();
+            known.get_or_insert(failure);
+            is_first
+        });
+        for partition in self.all() {
+            partition.close();
+        }
+    }
+
     /// Storage outside the WAL failed for good: the node fences itself as it does for the WAL.
     pub fn fence(&self, reason: &str) {
         WalEvents::failed(self, reason);
     }
 
-    /// The reason why storage latched off, once it has.
-    pub fn failure(&self) -> watch::Receiver<Option<String>> {
+    /// Why this process has to end, once it has to.
+    pub fn failure(&self) -> watch::Receiver<Option<Failure>> {
         self.failed.subscribe()
     }
 }
 
-impl WalEvents for Registry {
-    fn synced(&self, group: &[Synced]) {
+impl LedgerEvents for Registry {
+    fn durable(&self, group: &[Durable]) {
         let at = self.clock.boottime();
         let partitions = self.partitions.read().unwrap_or_else(PoisonError::into_inner);
         let visible: Vec<_> = group
@@ -241,11 +272,22 @@ impl WalEvents for Registry {
         }
     }
 
-    fn failed(&self, reason: &str) {
-        self.failed.send_replace(Some(reason.to_owned()));
-        for partition in self.all() {
-            partition.close();
+    fn fenced(&self, reason: &str) {
+        self.end(Failure::Fenced(reason.to_owned()));
+    }
+}
+
+impl WalEvents for Registry {
+    fn synced(&self, group: &[Synced]) {
+        for listener in self.listeners.read().unwrap_or_else(PoisonError::into_inner).iter() {
+            if let Some(listener) = listener.upgrade() {
+                listener.synced(group);
+            }
         }
+    }
+
+    fn failed(&self, reason: &str) {
+        self.end(Failure::Storage(reason.to_owned()));
     }
 }
 
@@ -267,13 +309,13 @@ mod tests {
             registry.open(id, |slot| Partition::open(id, "t".into(), slot, &image, Vec::new(), 0));
         let partition = opened.expect("an empty partition opens");
         let location = Location { segment: 1, offset: 0, len: 100 };
-        let group = [Synced { ledger: LedgerId(1), entry: EntryId(0), location, token: partition.slot }];
+        let group = [Durable { ledger: LedgerId(1), entry: EntryId(0), location, token: partition.slot }];
 
         // While the partition cannot take the news, an upload must not see the entry: its cut would move the
         // ledger's position past records that the partition does not give it yet.
         let held = partition.hold();
         std::thread::scope(|scope| {
-            let news = scope.spawn(|| registry.synced(&group));
+            let news = scope.spawn(|| registry.durable(&group));
             for _ in 0..100 {
                 assert_eq!(registry.next_upload(u64::MAX), None, "the window is open");
                 std::thread::sleep(Duration::from_millis(2));

@@ -64,9 +64,19 @@ impl World {
         let opened = tokio::task::spawn_blocking(move || {
             open_wal(Arc::new(disk), &SeededEntropy::new(1), &SystemClock, wal, NODE, &image, for_wal)
         });
-        let opened = opened.await.expect("no panic").expect("a WAL");
+        let mut opened = opened.await.expect("no panic").expect("a WAL");
         let wal = opened.wal.clone();
-        let joined = join(&quorum, NODE, &wal, Vec::new(), &*clock).await.expect("joined");
+        let joined = join(JoinParts {
+            quorum: &quorum,
+            node: NODE,
+            opened: &mut opened,
+            registry: &registry,
+            peers: None,
+            endpoints: Vec::new(),
+            clock: &*clock,
+            registered: &|_, _| (),
+        });
+        let joined = joined.await.expect("joined");
         let image = quorum.image().borrow().clone();
         open_partitions(&registry, NODE, &image, opened, clock.wall_ms()).expect("partitions");
         let objects = Objects::in_store(
@@ -76,6 +86,8 @@ impl World {
             clock.clone(),
             Arc::new(SeededEntropy::new(2)),
         );
+        let of_quorum = quorum.clone();
+        let lease = Lease::new(clock.clone(), Box::new(move || of_quorum.leads()));
         Broker::new(BrokerParts {
             options: BrokerOptions {
                 upload_bytes: 1 << 40,
@@ -93,6 +105,7 @@ impl World {
             wal,
             registry,
             joined,
+            lease,
             clock,
             entropy: Arc::new(SystemEntropy),
         })
@@ -182,6 +195,7 @@ impl Process {
         });
         let settings = broker.topic_settings(&broker.topic(TOPIC).expect("there"));
         let context = ProduceContext {
+            replicas_needed: 0,
             settings: &settings,
             zstd_allowed: true,
             room_deadline: broker.room_deadline(Duration::from_secs(1)),
@@ -415,4 +429,35 @@ fn retention_cuts_into_a_range_that_is_larger_than_a_segment() {
     assert_eq!(log_start(), Offset(12 * RECORDS), "the first range goes whole");
     assert!(topic().partitions[0].object_bytes < total);
     assert_eq!(process.read(12 * RECORDS).0.len(), 6);
+}
+
+#[test]
+fn missing_entries_end_a_start_only_where_nobody_else_has_them() {
+    use crate::base::{BrokerEpoch, EntryId, LedgerId};
+    use crate::metadata::{Ledger, Replica};
+    let disk = SimDisk::new();
+    let open = |image: &Image| {
+        let registry = Arc::new(Registry::new(1 << 20, 1 << 40, Arc::new(SystemClock)));
+        let wal = WalOptions { segment_bytes: 64 << 10, budget_bytes: 256 << 10, queue_bytes: 1 << 20 };
+        open_wal(Arc::new(disk.clone()), &SeededEntropy::new(1), &SystemClock, wal, NODE, image, registry)
+    };
+    let incarnation = open(&Image::default()).expect("an empty WAL").wal.incarnation();
+    let image = |replicas: &[Replica], uploaded: u64| {
+        let ledger = Ledger {
+            node: NODE,
+            epoch: BrokerEpoch(1),
+            replicas: replicas.to_vec(),
+            write_quorum: 1,
+            end: Some(EntryId(3)),
+            uploaded: EntryId(uploaded),
+            uploader: None,
+            holders: Vec::new(),
+        };
+        Image { ledgers: [(LedgerId(1), ledger)].into(), next_ledger: 2, ..Image::default() }
+    };
+    let (own, other) = (Replica { node: NODE, incarnation }, Replica { node: NodeId(2), incarnation });
+    let missing = open(&image(&[own], 1)).err().expect("the only copy is gone");
+    assert!(matches!(missing, StartError::MissingEntries { from: EntryId(1), to: EntryId(3), .. }), "{missing}");
+    assert!(open(&image(&[own, other], 1)).is_ok(), "the other replica has them");
+    assert!(open(&image(&[own], 3)).is_ok(), "they are in object storage");
 }

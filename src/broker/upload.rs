@@ -262,8 +262,8 @@ impl Broker {
     /// Sets the end of this process's ledger, once everything in it is uploaded and nothing more can be appended: a
     /// WAL folder that holds nothing which the bucket lacks may be replaced.
     pub async fn seal_own_ledger(&self) {
-        let (ledger, end) = (self.ledger.id(), self.ledger.next());
-        if let Err(error) = self.propose(Command::SealLedger { ledger, end }).await {
+        let Some((ledger, end)) = self.ledger.closing_position() else { return };
+        if let Err(error) = self.propose(Command::SealLedger { ledger, end, by: Some((self.node, self.epoch)) }).await {
             tracing::warn!(%ledger, %error, "the ledger was not sealed; the next start does it");
         }
     }

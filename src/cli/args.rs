@@ -128,6 +128,14 @@ pub(super) enum ClusterCommand {
     RemoveNode(Named),
     /// Let this node lead the metadata quorum
     Promote(Named),
+    /// Let other nodes lead the partitions of this one, and give it none, as before it is removed
+    Drain {
+        #[command(flatten)]
+        named: Named,
+        /// Give it partitions again
+        #[arg(long)]
+        stop: bool,
+    },
 }
 
 #[derive(Args, Debug)]

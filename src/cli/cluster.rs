@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::args::{AddNode, ClusterCommand, Named, Source, passphrase};
 use super::load;
-use crate::cluster::{Ask, Managed, NodeStatus, Status, Tool};
+use crate::cluster::{Ask, FIRST_GENERATION, Managed, NodeStatus, Status, Tool};
 use crate::config::{Config, HostPort, Options, Sources};
 use crate::env::{Clock, Entropy, SystemClock, SystemEntropy};
 use crate::metadata::NodeState;
@@ -28,6 +28,12 @@ pub(super) fn run(command: ClusterCommand, environment: Vec<(String, String)>) -
         }
         ClusterCommand::AddNode(arguments) => add_node(arguments, environment),
         ClusterCommand::RemoveNode(named) => change(named, environment, Ask::Remove, "removed"),
+        ClusterCommand::Drain { named, stop: false } => {
+            change(named, environment, |node| Ask::Drain(node, true), "hands its partitions to other nodes")
+        }
+        ClusterCommand::Drain { named, stop: true } => {
+            change(named, environment, |node| Ask::Drain(node, false), "may lead partitions again")
+        }
         ClusterCommand::Promote(named) => change(named, environment, Ask::Promote, "leads the metadata quorum"),
     }
 }
@@ -48,7 +54,7 @@ impl Node {
         SystemEntropy.fill(&mut process);
         let own = Own {
             cluster: config.cluster,
-            generation: 1,
+            generation: FIRST_GENERATION,
             node: config.node,
             process: u64::from_be_bytes(process),
             software: format!("casemate {}", env!("CARGO_PKG_VERSION")),
@@ -243,6 +249,7 @@ fn as_json(config: &Config, status: &Status) -> Value {
             "identity": node.identity,
             "state": if expires_ms.is_some() { "invited" } else { "joined" },
             "expires_ms": expires_ms,
+            "draining": node.draining,
             "leader": status.leader == Some(node.node),
             "role": role(node),
             "lag": node.lag,
@@ -288,6 +295,7 @@ fn as_text(status: &Status) -> String {
         let broker = node.broker.as_ref();
         let dash = || "-".to_owned();
         let state = match node.state {
+            NodeState::Joined { .. } if node.draining => "draining",
             NodeState::Joined { .. } => "joined",
             NodeState::Invited { .. } => "invited",
         };

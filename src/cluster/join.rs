@@ -46,42 +46,44 @@ pub enum JoinError {
     Nobody(&'static str),
 }
 
+/// What a node asks that is not, or not yet again, among the others.
 #[derive(Debug, PartialEq)]
-enum Ask {
+pub enum JoinAsk {
     Join { token: Token, directory: DirectoryId },
     WhoIsThere,
 }
 
+/// What it is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Answer {
+pub enum JoinAnswer {
     Accepted { nodes: Vec<KnownNode> },
     NotLeader { leader: Option<NodeId>, nodes: Vec<KnownNode> },
     Refused { for_good: bool, why: String },
     There { nodes: Vec<KnownNode> },
 }
 
-impl Ask {
+impl JoinAsk {
     /// With the byte that names the kind.
-    fn encode(&self) -> Bytes {
+    pub fn encode(&self) -> Bytes {
         let mut out = Writer::new();
         out.u8(kind::JOIN).u8(VERSION);
         match self {
-            Ask::Join { token, directory } => out.u8(1).raw(token.expose()).u32(directory.0),
-            Ask::WhoIsThere => out.u8(2),
+            JoinAsk::Join { token, directory } => out.u8(1).raw(token.expose()).u32(directory.0),
+            JoinAsk::WhoIsThere => out.u8(2),
         };
         out.finish()
     }
 
     /// Without that byte.
-    fn decode(bytes: &[u8]) -> Result<Ask, DecodeError> {
+    pub fn decode(bytes: &[u8]) -> Result<JoinAsk, DecodeError> {
         let mut input = Reader::new(bytes);
         let version = input.u8()?;
         if version != VERSION {
             return Err(DecodeError::Version { found: version.into(), newest: VERSION.into() });
         }
         let ask = match input.u8()? {
-            1 => Ask::Join { token: Token::new(input.array()?), directory: DirectoryId(input.u32()?) },
-            2 => Ask::WhoIsThere,
+            1 => JoinAsk::Join { token: Token::new(input.array()?), directory: DirectoryId(input.u32()?) },
+            2 => JoinAsk::WhoIsThere,
             value => return Err(DecodeError::Invalid { field: "request to join", value: value.into() }),
         };
         input.finish()?;
@@ -89,28 +91,30 @@ impl Ask {
     }
 }
 
-impl Answer {
-    fn encode(&self) -> Bytes {
+impl JoinAnswer {
+    pub fn encode(&self) -> Bytes {
         let mut out = Writer::new();
         match self {
-            Answer::Accepted { nodes } => put_nodes(out.u8(1), nodes),
-            Answer::NotLeader { leader, nodes } => put_nodes(out.u8(2).i32(leader.map_or(-1, |node| node.0)), nodes),
-            Answer::Refused { for_good, why } => drop(out.u8(3).bool(*for_good).string(why)),
-            Answer::There { nodes } => put_nodes(out.u8(4), nodes),
+            JoinAnswer::Accepted { nodes } => put_nodes(out.u8(1), nodes),
+            JoinAnswer::NotLeader { leader, nodes } => {
+                put_nodes(out.u8(2).i32(leader.map_or(-1, |node| node.0)), nodes)
+            }
+            JoinAnswer::Refused { for_good, why } => drop(out.u8(3).bool(*for_good).string(why)),
+            JoinAnswer::There { nodes } => put_nodes(out.u8(4), nodes),
         }
         out.finish()
     }
 
-    fn decode(bytes: &[u8]) -> Result<Answer, DecodeError> {
+    pub fn decode(bytes: &[u8]) -> Result<JoinAnswer, DecodeError> {
         let mut input = Reader::new(bytes);
         let answer = match input.u8()? {
-            1 => Answer::Accepted { nodes: nodes(&mut input)? },
+            1 => JoinAnswer::Accepted { nodes: nodes(&mut input)? },
             2 => {
                 let leader = Some(NodeId(input.i32()?)).filter(|node| node.0 >= 0);
-                Answer::NotLeader { leader, nodes: nodes(&mut input)? }
+                JoinAnswer::NotLeader { leader, nodes: nodes(&mut input)? }
             }
-            3 => Answer::Refused { for_good: input.bool("for good")?, why: input.string("why")? },
-            4 => Answer::There { nodes: nodes(&mut input)? },
+            3 => JoinAnswer::Refused { for_good: input.bool("for good")?, why: input.string("why")? },
+            4 => JoinAnswer::There { nodes: nodes(&mut input)? },
             value => return Err(DecodeError::Invalid { field: "answer to joining", value: value.into() }),
         };
         input.finish()?;
@@ -150,30 +154,33 @@ impl Service for JoinService {
         // The leader's clock decides whether an invitation has expired.
         let now_ms = self.clock.wall_ms();
         Box::pin(async move {
-            let ask = Ask::decode(&request).map_err(|error| Refused(format!("the request cannot be read: {error}")))?;
+            let ask =
+                JoinAsk::decode(&request).map_err(|error| Refused(format!("the request cannot be read: {error}")))?;
             let nodes = joined(&quorum.image().borrow());
             let answer = match ask {
-                Ask::WhoIsThere => Answer::There { nodes },
-                Ask::Join { .. } if !quorum.leads() => Answer::NotLeader { leader: quorum.status().leader, nodes },
-                Ask::Join { token, directory } => let_in(&quorum, from, &token, directory, now_ms).await,
+                JoinAsk::WhoIsThere => JoinAnswer::There { nodes },
+                JoinAsk::Join { .. } if !quorum.leads() => {
+                    JoinAnswer::NotLeader { leader: quorum.status().leader, nodes }
+                }
+                JoinAsk::Join { token, directory } => let_in(&quorum, from, &token, directory, now_ms).await,
             };
             Ok(answer.encode().into())
         })
     }
 }
 
-async fn let_in(quorum: &Quorum, node: NodeId, token: &Token, directory: DirectoryId, now_ms: i64) -> Answer {
+async fn let_in(quorum: &Quorum, node: NodeId, token: &Token, directory: DirectoryId, now_ms: i64) -> JoinAnswer {
     let command = Command::JoinNode { node, token_sha256: token.sha256(), directory, now_ms };
     match quorum.propose(&command).await {
         Ok(Response::Rejected(reject)) => {
             tracing::warn!(%node, "a node may not join: {reject}");
-            Answer::Refused { for_good: is_final(&reject), why: reject.to_string() }
+            JoinAnswer::Refused { for_good: is_final(&reject), why: reject.to_string() }
         }
         Ok(_) => {
             tracing::info!(%node, "a node has joined");
-            Answer::Accepted { nodes: joined(&quorum.image().borrow()) }
+            JoinAnswer::Accepted { nodes: joined(&quorum.image().borrow()) }
         }
-        Err(error) => Answer::Refused { for_good: false, why: error.to_string() },
+        Err(error) => JoinAnswer::Refused { for_good: false, why: error.to_string() },
     }
 }
 
@@ -199,7 +206,7 @@ pub async fn join(
     token: &Token,
     directory: DirectoryId,
 ) -> Result<(), JoinError> {
-    let request = Ask::Join { token: Token::new(*token.expose()), directory }.encode();
+    let request = JoinAsk::Join { token: Token::new(*token.expose()), directory }.encode();
     let (mut noted, mut leader, mut unwelcome) = (Instant::now(), None, 0);
     loop {
         let others = acquaintances.others();
@@ -233,21 +240,21 @@ async fn ask(peers: &Peers, acquaintances: &Acquaintances, node: NodeId, request
         Ok(answer) => answer,
         Err(error) => return judge(error),
     };
-    match Answer::decode(&answer) {
-        Ok(Answer::Accepted { nodes }) => {
+    match JoinAnswer::decode(&answer) {
+        Ok(JoinAnswer::Accepted { nodes }) => {
             acquaintances.learn(nodes);
             Said::Accepted
         }
-        Ok(Answer::NotLeader { leader, nodes }) => {
+        Ok(JoinAnswer::NotLeader { leader, nodes }) => {
             acquaintances.learn(nodes);
             Said::Elsewhere(leader)
         }
-        Ok(Answer::Refused { for_good: true, why }) => Said::Refused(why),
-        Ok(Answer::Refused { why, .. }) => {
+        Ok(JoinAnswer::Refused { for_good: true, why }) => Said::Refused(why),
+        Ok(JoinAnswer::Refused { why, .. }) => {
             tracing::warn!(%node, "this node is not let in yet: {why}");
             Said::Elsewhere(None)
         }
-        Ok(Answer::There { .. }) | Err(_) => {
+        Ok(JoinAnswer::There { .. }) | Err(_) => {
             Said::Unwelcome("its answer cannot be read: bring both nodes to the same release".to_owned())
         }
     }
@@ -274,7 +281,7 @@ fn judge(error: PeerError) -> Said {
 /// While this node catches up: asks the others again and again who is there, as its own metadata may not know who leads by
 /// now. Returns only when most of them do not know this node any more.
 pub async fn catch_up(peers: &Peers, acquaintances: &Acquaintances) -> JoinError {
-    let request = Ask::WhoIsThere.encode();
+    let request = JoinAsk::WhoIsThere.encode();
     let mut unwelcome = 0;
     loop {
         let others = acquaintances.others();
@@ -282,7 +289,7 @@ pub async fn catch_up(peers: &Peers, acquaintances: &Acquaintances) -> JoinError
         for node in &others {
             match peers.call(*node, Class::Control, request.clone(), WHO_IS_THERE).await {
                 Ok(answer) => {
-                    if let Ok(Answer::There { nodes }) = Answer::decode(&answer) {
+                    if let Ok(JoinAnswer::There { nodes }) = JoinAnswer::decode(&answer) {
                         acquaintances.learn(nodes);
                     }
                 }
@@ -321,21 +328,21 @@ mod tests {
 
     #[test]
     fn messages_come_back_as_written() {
-        let asks = [Ask::Join { token: Token::new([7; 32]), directory: DirectoryId(9) }, Ask::WhoIsThere];
+        let asks = [JoinAsk::Join { token: Token::new([7; 32]), directory: DirectoryId(9) }, JoinAsk::WhoIsThere];
         for ask in asks {
-            assert_eq!(Ask::decode(&ask.encode()[1..]), Ok(ask));
+            assert_eq!(JoinAsk::decode(&ask.encode()[1..]), Ok(ask));
         }
         for answer in [
-            Answer::Accepted { nodes: known() },
-            Answer::NotLeader { leader: Some(NodeId(2)), nodes: vec![] },
-            Answer::NotLeader { leader: None, nodes: known() },
-            Answer::Refused { for_good: true, why: "no".to_owned() },
-            Answer::There { nodes: known() },
+            JoinAnswer::Accepted { nodes: known() },
+            JoinAnswer::NotLeader { leader: Some(NodeId(2)), nodes: vec![] },
+            JoinAnswer::NotLeader { leader: None, nodes: known() },
+            JoinAnswer::Refused { for_good: true, why: "no".to_owned() },
+            JoinAnswer::There { nodes: known() },
         ] {
             let bytes = answer.encode();
-            assert_eq!(Answer::decode(&bytes), Ok(answer));
+            assert_eq!(JoinAnswer::decode(&bytes), Ok(answer));
             for cut in 0..bytes.len() {
-                assert!(Answer::decode(&bytes[..cut]).is_err(), "{cut}");
+                assert!(JoinAnswer::decode(&bytes[..cut]).is_err(), "{cut}");
             }
         }
     }
@@ -348,8 +355,10 @@ mod tests {
         for node in &many {
             out.i32(node.node.0).string(&node.host).u16(node.port).string(&node.identity);
         }
-        assert!(Answer::decode(&out.finish()).is_err());
-        let Ok(Answer::There { nodes }) = Answer::decode(&Answer::There { nodes: many }.encode()) else { panic!() };
+        assert!(JoinAnswer::decode(&out.finish()).is_err());
+        let Ok(JoinAnswer::There { nodes }) = JoinAnswer::decode(&JoinAnswer::There { nodes: many }.encode()) else {
+            panic!()
+        };
         assert_eq!(nodes.len(), KNOWN_NODES_MAX);
     }
 

@@ -5,6 +5,7 @@
 //!                                                          | 2 ‖ command      add a node
 //!                                                          | 3 ‖ node (4)     remove it
 //!                                                          | 4 ‖ node (4)     let it lead the quorum
+//!                                                          | 5 ‖ node (4) ‖ draining (1)
 //! answer  = 1 ‖ status | 2 done | 3 ‖ sentence refused
 //! ```
 //!
@@ -42,6 +43,8 @@ pub enum Ask {
     Add(Box<Command>),
     Remove(NodeId),
     Promote(NodeId),
+    /// Whether the node is to hand its partitions to others, and get none.
+    Drain(NodeId, bool),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,7 +57,7 @@ pub enum Managed {
 
 impl Ask {
     /// With the byte that names the kind.
-    fn encode(&self, passed_on: bool) -> Bytes {
+    pub fn encode(&self, passed_on: bool) -> Bytes {
         let mut out = Writer::new();
         out.u8(kind::MANAGE).u8(VERSION).bool(passed_on);
         match self {
@@ -62,12 +65,13 @@ impl Ask {
             Ask::Add(command) => out.u8(2).bytes(&command.encode()),
             Ask::Remove(node) => out.u8(3).i32(node.0),
             Ask::Promote(node) => out.u8(4).i32(node.0),
+            Ask::Drain(node, draining) => out.u8(5).i32(node.0).bool(*draining),
         };
         out.finish()
     }
 
     /// Without that byte; and whether it was passed on.
-    fn decode(bytes: &[u8]) -> Result<(Ask, bool), DecodeError> {
+    pub fn decode(bytes: &[u8]) -> Result<(Ask, bool), DecodeError> {
         let mut input = Reader::new(bytes);
         let version = input.u8()?;
         if version != VERSION {
@@ -82,6 +86,7 @@ impl Ask {
             },
             3 => Ask::Remove(NodeId(input.i32()?)),
             4 => Ask::Promote(NodeId(input.i32()?)),
+            5 => Ask::Drain(NodeId(input.i32()?), input.bool("draining")?),
             value => return Err(DecodeError::Invalid { field: "request to manage", value: value.into() }),
         };
         input.finish()?;
@@ -90,7 +95,7 @@ impl Ask {
 }
 
 impl Managed {
-    fn encode(&self) -> Bytes {
+    pub fn encode(&self) -> Bytes {
         let mut out = Writer::new();
         match self {
             Managed::Status(status) => out.u8(1).raw(&status.encode()),
@@ -100,7 +105,7 @@ impl Managed {
         out.finish()
     }
 
-    fn decode(bytes: &[u8]) -> Result<Managed, DecodeError> {
+    pub fn decode(bytes: &[u8]) -> Result<Managed, DecodeError> {
         let mut input = Reader::new(bytes);
         let managed = match input.u8()? {
             1 => Managed::Status(Box::new(Status::decode(&mut input)?)),
@@ -183,6 +188,7 @@ impl Manager {
             Ask::Add(command) => self.propose(&command).await,
             Ask::Remove(node) => self.remove(node).await,
             Ask::Promote(node) => self.promote(node).await,
+            Ask::Drain(node, draining) => self.propose(&Command::DrainNode { node, draining }).await,
         }
     }
 
@@ -276,4 +282,64 @@ pub enum ToolError {
     Peer(#[from] PeerError),
     #[error("the node's answer cannot be read ({0}): use the release that it runs")]
     Answer(#[from] DecodeError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn add() -> Command {
+        Command::AddNode {
+            node: NodeId(2),
+            name: "b".to_owned(),
+            rack: String::new(),
+            host: "b".to_owned(),
+            port: 9094,
+            identity: "CN=b".to_owned(),
+            token_sha256: [7; 32],
+            expires_ms: 2,
+            now_ms: 1,
+        }
+    }
+
+    #[test]
+    fn messages_come_back_as_written_and_never_from_a_part() {
+        let node = NodeId(3);
+        for ask in [
+            Ask::Status,
+            Ask::Add(Box::new(add())),
+            Ask::Remove(node),
+            Ask::Promote(node),
+            Ask::Drain(node, true),
+            Ask::Drain(node, false),
+        ] {
+            for passed_on in [false, true] {
+                let bytes = ask.encode(passed_on);
+                assert_eq!(Ask::decode(&bytes[1..]), Ok((ask.clone(), passed_on)));
+                for cut in 1..bytes.len() {
+                    assert!(Ask::decode(&bytes[1..cut]).is_err(), "{ask:?} {cut}");
+                }
+            }
+        }
+        for managed in [Managed::Done, Managed::Refused("no".to_owned())] {
+            assert_eq!(Managed::decode(&managed.encode()), Ok(managed));
+        }
+    }
+
+    #[test]
+    fn a_tool_adds_nodes_by_no_other_command() {
+        let mut out = Writer::new();
+        let other = Command::RemoveNode { node: NodeId(1), now_ms: 0 };
+        out.u8(VERSION).bool(false).u8(2).bytes(&other.encode());
+        assert!(Ask::decode(&out.finish()).is_err());
+    }
+
+    #[test]
+    fn what_the_metadata_would_refuse_is_not_begun() {
+        let mut image = Image::default();
+        let command = Command::RemoveNode { node: NodeId(2), now_ms: 0 };
+        assert!(would_be_rejected(&image, &command).is_some());
+        image.cluster = crate::base::ClusterId([1; 16]);
+        assert!(would_be_rejected(&image, &command).is_some_and(|why| why.contains("node 2")));
+    }
 }

@@ -1,17 +1,30 @@
-//! Forming the cluster: this node among the others.
+//! The cluster: how this node comes to be among the others, and what the quorum's leader decides about all of them.
 //!
 //! - `roster` puts the nodes of the metadata in force on the peer plane; `transport` carries the quorum's messages.
 //! - `join` lets an invited node in, and tells a node that was away who is there.
+//! - `heartbeat` asks for and gives leases, of which `lease` keeps account.
+//! - `controller` decides what follows when one has run out, with `spread` and `balance`; `controller_run` carries it out.
+//! - `step_down` gives away what a node leads that is about to stop.
 //! - `manage` answers the node's own tools: status, and changes of the cluster; `status` is what they are shown.
 //!
 //! Invariants: only the leader of the quorum lets a node in, by a committed command; a node has one metadata folder; who
 //! may be asked at all is the peer plane's list. Nothing here is on the way of a record.
 
+mod balance;
+mod controller;
+mod controller_run;
+mod heartbeat;
 mod join;
+mod lease;
 mod manage;
 mod roster;
+mod spread;
 mod status;
+mod step_down;
 mod transport;
+
+#[cfg(test)]
+mod controller_tests;
 
 use std::sync::Arc;
 
@@ -23,11 +36,18 @@ use crate::quorum::Transport;
 use crate::security::NodeTls;
 use crate::security::bundle::KnownNode;
 
-pub use join::{JoinError, JoinService, catch_up, has_joined, join};
+pub use controller_run::{ControllerParts, Recoverer, run as run_controller};
+pub use heartbeat::{Facts, Fenced, Grants, HeartbeatService, Heartbeats};
+pub use join::{JoinAnswer, JoinAsk, JoinError, JoinService, catch_up, has_joined, join};
+pub use lease::{Heartbeat, Leases, Verdict};
 pub use manage::{Ask, ManageService, Managed, Tool, ToolError};
 pub use roster::{Acquaintances, joined};
 pub use status::{BrokerStatus, LedgerStatus, NodeStatus, Status};
+pub use step_down::{leave, step_down};
 pub use transport::{PeerTransport, RaftService};
+
+/// Generation of a cluster that was never rebuilt from its bucket.
+pub const FIRST_GENERATION: u64 = 1;
 
 /// This node on the peer plane, with the services that it has for others. They are registered while the node starts: see
 /// `app::services`.

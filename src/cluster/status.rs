@@ -34,6 +34,8 @@ pub struct NodeStatus {
     pub port: u16,
     pub identity: String,
     pub state: NodeState,
+    /// It is to lead no partition any more.
+    pub draining: bool,
     /// Whether it votes; none if it is no member of the quorum (yet).
     pub votes: Option<bool>,
     /// Entries of the quorum's log that it lacks, as its leader knows.
@@ -76,6 +78,7 @@ impl Status {
                 port: node.port,
                 identity: node.identity.clone(),
                 state: node.state,
+                draining: node.draining,
                 votes: member.map(|member| member.voter),
                 lag: member.and_then(|member| member.matched).map(|matched| last.saturating_sub(matched)),
                 broker: image.brokers.get(id).map(|broker| BrokerStatus {
@@ -132,7 +135,7 @@ impl Status {
             leader: Some(NodeId(input.i32()?)).filter(|node| node.0 >= 0),
             term: input.u64()?,
             next_node: NodeId(input.i32()?),
-            nodes: list(input, 40, node)?,
+            nodes: list(input, 41, node)?,
             ledgers: list(input, 33, ledger)?,
         })
     }
@@ -162,7 +165,7 @@ fn put_node(out: &mut Writer, node: &NodeStatus) {
         NodeState::Invited { expires_ms } => out.u8(0).i64(expires_ms),
         NodeState::Joined { directory } => out.u8(1).u32(directory.0),
     };
-    out.u8(node.votes.map_or(2, u8::from)).bool(node.lag.is_some()).u64(node.lag.unwrap_or(0));
+    out.bool(node.draining).u8(node.votes.map_or(2, u8::from)).bool(node.lag.is_some()).u64(node.lag.unwrap_or(0));
     out.u64(node.partitions).bool(node.broker.is_some());
     if let Some(BrokerStatus { epoch, fenced, version, endpoints }) = &node.broker {
         out.i64(epoch.0).bool(*fenced).string(version).count(endpoints.len());
@@ -180,6 +183,7 @@ fn node(input: &mut Reader) -> Result<NodeStatus, DecodeError> {
         1 => NodeState::Joined { directory: DirectoryId(input.u32()?) },
         value => return Err(DecodeError::Invalid { field: "state of a node", value: value.into() }),
     };
+    let draining = input.bool("draining")?;
     let votes = match input.u8()? {
         2 => None,
         value @ (0 | 1) => Some(value == 1),
@@ -189,7 +193,7 @@ fn node(input: &mut Reader) -> Result<NodeStatus, DecodeError> {
     let partitions = input.u64()?;
     let broker = if input.bool("broker")? { Some(broker(input)?) } else { None };
     let lag = has_lag.then_some(lag);
-    Ok(NodeStatus { node, name, rack, host, port, identity, state, votes, lag, broker, partitions })
+    Ok(NodeStatus { node, name, rack, host, port, identity, state, draining, votes, lag, broker, partitions })
 }
 
 fn broker(input: &mut Reader) -> Result<BrokerStatus, DecodeError> {
@@ -221,6 +225,7 @@ mod tests {
             port: 9094,
             identity: "CN=n".to_owned(),
             state,
+            draining: id == 2,
             votes: Some(id == 1),
             lag: (id == 1).then_some(3),
             broker,

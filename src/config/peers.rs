@@ -1,5 +1,5 @@
 //! The file `peers.toml`: whom a node that joins a cluster can ask to let it in, out of its join bundle. Once it has
-//! joined, the metadata know all nodes, and better.
+//! joined, the metadata know all nodes, and better; the file then says that the folder came with a bundle.
 
 use std::path::Path;
 
@@ -37,7 +37,7 @@ pub fn peers_text(known: &[KnownNode]) -> Result<String, ConfigError> {
     };
     let contents = Contents { node: known.iter().map(entry).collect() };
     let text = ::toml::to_string(&contents).map_err(|error| ConfigError::Show(error.to_string()))?;
-    let header = "# Nodes of the cluster when the join bundle of this node was made; of no use once it has joined.";
+    let header = "# Nodes of the cluster when the join bundle of this node was made; kept afterwards, too: a\n# folder with this file never begins a cluster of its own.";
     Ok(format!("{header}\n{text}"))
 }
 

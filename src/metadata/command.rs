@@ -38,10 +38,12 @@ pub enum Command {
         write_quorum: u8,
         close: Option<(LedgerId, EntryId)>,
     },
-    /// Sets the end (exclusive) of a ledger, once. The same value again is success.
+    /// Sets the end (exclusive) of a ledger, once. The same value again is success. `by` is the writer, which ends it itself;
+    /// without it only a ledger with one replica can be sealed, as releases did that knew no others.
     SealLedger {
         ledger: LedgerId,
         end: EntryId,
+        by: Option<(NodeId, BrokerEpoch)>,
     },
     /// The broker is taken for dead, or is to stop: from now on this epoch changes nothing, so its ledgers can be recovered.
     /// The process has to register again. For an epoch that is fenced already it is success.

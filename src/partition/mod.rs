@@ -15,6 +15,7 @@ mod producer_state;
 mod producers;
 mod state;
 mod tail;
+mod traffic;
 mod transactions;
 
 #[cfg(test)]
@@ -35,6 +36,7 @@ pub use producer_state::{Guard, Origin};
 pub use producers::{ActiveProducer, ProducerError};
 pub use state::{Recovered, RecoveredGap, UploadRun};
 pub use tail::{Source, TailBatch};
+pub use traffic::{Traffic, TrafficTotals};
 
 use producers::Verdict;
 use state::State;
@@ -135,6 +137,7 @@ pub struct Partition {
     pub topic: Arc<str>,
     /// Number by which the ledger's answers find the partition again.
     pub slot: u64,
+    pub traffic: Traffic,
     state: Mutex<State>,
 }
 
@@ -149,7 +152,8 @@ impl Partition {
         recovered: Vec<Recovered>,
         now_ms: i64,
     ) -> Result<Partition, RecoveredGap> {
-        Ok(Partition { id, topic, slot, state: Mutex::new(State::open(id, image, recovered, now_ms)?) })
+        let (traffic, state) = (Traffic::default(), Mutex::new(State::open(id, image, recovered, now_ms)?));
+        Ok(Partition { id, topic, slot, traffic, state })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -206,8 +210,8 @@ impl Partition {
         }
         batch.place(base_offset, state.leader_epoch);
         let placed = Header { base_offset, leader_epoch: state.leader_epoch, ..*header };
-        let entry = ledger.append(self.id, self.slot, &batch)?;
-        let durable = state.appended(&placed, batch, origin.marker(), entry, now_ms);
+        ledger.append(self.id, self.slot, &batch)?;
+        let durable = state.appended(&placed, batch, origin.marker(), now_ms);
         let max_timestamp = placed.max_timestamp;
         Ok(Appended { base_offset, log_start: state.log_start, duplicate: false, max_timestamp, durable })
     }
@@ -238,7 +242,7 @@ impl Partition {
         state.wait_for(next)
     }
 
-    /// The ledger has made an entry durable. Called in the order of entries. Answers the base offset of its batch.
+    /// The oldest batch that waits is durable, as this entry of the ledger. Answers its base offset.
     pub fn synced(&self, ledger: LedgerId, entry: EntryId, location: Location) -> Option<Offset> {
         let news = self.state().synced(ledger, entry, location)?;
         for answer in news.answers {

@@ -176,9 +176,8 @@ impl Life {
             let verdict = self.state.producers.get_or_insert_default().check(&header, origin);
             assert_eq!(verdict, Ok(super::producers::Verdict::Append), "{header:?} {origin:?}");
         }
-        let entry = (LEDGER, EntryId(self.log.0.len() as u64));
         self.log.0.push(Logged { header, batch: batch.clone(), marker: origin.marker() });
-        let _ = self.state.appended(&header, batch, origin.marker(), entry, NOW_MS);
+        let _ = self.state.appended(&header, batch, origin.marker(), NOW_MS);
     }
 
     fn append_data(&mut self) {

@@ -120,8 +120,8 @@ impl State {
         }
         self.history.begin(header.leader_epoch, header.base_offset);
         self.record_producer(&header, found.marker, now_ms);
-        let mut batch = TailBatch::new(&header, found.bytes, found.ledger, found.entry);
-        batch.location = Some(found.location);
+        let mut batch = TailBatch::new(&header, found.bytes);
+        batch.settle(found.ledger, found.entry, found.location);
         self.next = batch.end();
         self.durable = self.next;
         self.tail.push_durable(batch);
@@ -141,10 +141,9 @@ impl State {
         header: &Header,
         stored: StoredBatch,
         marker: Option<EndMarker>,
-        (ledger, entry): (LedgerId, EntryId),
         now_ms: i64,
     ) -> Option<oneshot::Receiver<()>> {
-        let mut batch = TailBatch::new(header, stored.len(), ledger, entry);
+        let mut batch = TailBatch::new(header, stored.len());
         batch.memory = Some(stored);
         self.record_producer(header, marker, now_ms);
         self.next = batch.end();
@@ -361,16 +360,16 @@ mod tests {
         state.read(Offset(from), max_bytes, at_least_one, Isolation::ReadUncommitted)
     }
 
-    fn append(state: &mut State, count: i32, entry: u64) -> Option<oneshot::Receiver<()>> {
+    fn append(state: &mut State, count: i32) -> Option<oneshot::Receiver<()>> {
         let mut batch = sample::batch(count, 100);
         batch.place(state.next, state.leader_epoch);
-        state.appended(&batch.header(), batch, None, (LEDGER, EntryId(entry)), 0)
+        state.appended(&batch.header(), batch, None, 0)
     }
 
     #[test]
     fn records_are_invisible_until_they_are_durable() {
         let mut state = State::open(ID, &image(0, 0), vec![], 0).expect("open");
-        let mut waiting = append(&mut state, 3, 0).expect("not durable yet");
+        let mut waiting = append(&mut state, 3).expect("not durable yet");
         let plan = read(&state, 0, 1 << 20, true).expect("in range");
         assert!(plan.tail.is_empty() && !plan.in_objects);
         assert!(waiting.try_recv().is_err());
@@ -384,7 +383,7 @@ mod tests {
     fn limits_hold_after_the_first_batch() {
         let mut state = State::open(ID, &image(0, 0), vec![], 0).expect("open");
         for entry in 0..3 {
-            let _ = append(&mut state, 3, entry);
+            let _ = append(&mut state, 3);
             state.synced(LEDGER, EntryId(entry), location(1));
         }
         assert_eq!(read(&state, 0, 1, true).expect("in range").tail.len(), 1);
@@ -406,8 +405,8 @@ mod tests {
     #[test]
     fn an_upload_takes_what_is_durable_below_the_cut() {
         let mut state = State::open(ID, &image(0, 0), vec![], 0).expect("open");
-        for entry in [0, 3, 7] {
-            let _ = append(&mut state, 2, entry);
+        for _ in 0..3 {
+            let _ = append(&mut state, 2);
         }
         state.synced(LEDGER, EntryId(0), location(1));
         state.synced(LEDGER, EntryId(3), location(1));
@@ -444,14 +443,14 @@ mod tests {
         batch.place(state.next, state.leader_epoch);
         let header = batch.header();
         let header = Header { attributes: header.attributes | 0x10, ..header };
-        let _ = state.appended(&header, batch, None, (LEDGER, EntryId(entry)), 0);
+        let _ = state.appended(&header, batch, None, 0);
     }
 
-    fn abort(state: &mut State, entry: u64) {
+    fn abort(state: &mut State) {
         let marker = EndMarker { commit: false, coordinator_epoch: 0 };
         let mut batch = crate::batch::end_marker(crate::base::ProducerId(9), 0, marker, 100).expect("small");
         batch.place(state.next, state.leader_epoch);
-        let _ = state.appended(&batch.header(), batch, Some(marker), (LEDGER, EntryId(entry)), 0);
+        let _ = state.appended(&batch.header(), batch, Some(marker), 0);
     }
 
     fn committed(state: &State, from: i64) -> (Vec<i64>, usize) {
@@ -462,9 +461,9 @@ mod tests {
     #[test]
     fn a_reader_of_what_is_committed_stops_at_the_open_transaction_until_its_end_is_durable() {
         let mut state = State::open(ID, &image(0, 0), vec![], 0).expect("open");
-        let _ = append(&mut state, 2, 0);
+        let _ = append(&mut state, 2);
         transactional(&mut state, 1);
-        let _ = append(&mut state, 2, 2);
+        let _ = append(&mut state, 2);
         for entry in 0..3 {
             state.synced(LEDGER, EntryId(entry), location(1));
         }
@@ -472,7 +471,7 @@ mod tests {
         assert_eq!(committed(&state, 0), (vec![0], 0));
         assert_eq!(committed(&state, 3), (vec![], 0), "beyond the last stable offset there is nothing yet");
         assert_eq!(read(&state, 0, 1 << 20, true).expect("in range").tail.len(), 3);
-        abort(&mut state, 3);
+        abort(&mut state);
         assert_eq!(state.last_stable(), Some(Offset(2)), "the marker may still be lost");
         let waiter = Arc::new(Notify::new());
         state.fetchers.push(waiter);
@@ -487,7 +486,7 @@ mod tests {
     fn the_log_start_may_pass_an_open_transaction() {
         let mut state = State::open(ID, &image(0, 0), vec![], 0).expect("open");
         transactional(&mut state, 0);
-        let _ = append(&mut state, 2, 1);
+        let _ = append(&mut state, 2);
         for entry in 0..2 {
             state.synced(LEDGER, EntryId(entry), location(1));
         }
@@ -498,13 +497,13 @@ mod tests {
     #[test]
     fn a_partition_of_plain_producers_keeps_nothing_of_them() {
         let mut state = State::open(ID, &image(0, 0), vec![], 0).expect("open");
-        let _ = append(&mut state, 2, 0);
+        let _ = append(&mut state, 2);
         assert!(state.producers.is_none());
         assert!(size_of::<State>() <= 320, "{} bytes in every partition", size_of::<State>());
         transactional(&mut state, 1);
         state.expire_producers(i64::MAX);
         assert!(state.producers.is_some(), "its transaction is open");
-        abort(&mut state, 2);
+        abort(&mut state);
         state.synced(LEDGER, EntryId(0), location(1));
     }
 }

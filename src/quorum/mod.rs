@@ -32,7 +32,7 @@ mod tests;
 mod types;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -55,7 +55,8 @@ pub use network::{Transport, TransportError};
 pub use proposer::ProposeError;
 pub use snapshot::SnapshotError;
 
-use election::{Contact, Election, HEARTBEAT, LEADER_LEASE};
+pub use election::LEADER_LEASE;
+use election::{Contact, Election, HEARTBEAT};
 use index::KvIndex;
 use log::{LogStore, blocking};
 use machine::{Core, Machine};
@@ -168,6 +169,8 @@ pub struct Quorum {
     proposals: mpsc::Sender<Proposal>,
     transport: Arc<dyn Transport>,
     server: Server,
+    /// Whether this node, which leads, says nothing so that another is elected.
+    silent: AtomicBool,
     leaving: manage::Leaving,
     /// Turns true when the quorum is shut down.
     stopped: watch::Sender<bool>,
@@ -231,6 +234,7 @@ impl Quorum {
             proposals,
             transport,
             server,
+            silent: AtomicBool::new(false),
             leaving,
             stopped,
         }))
@@ -280,6 +284,15 @@ impl Quorum {
         Ok(applied.is_ok())
     }
 
+    /// An image that has everything that was committed when this was called, by anybody (a linearizable read).
+    pub async fn barrier(&self) -> Result<Arc<Image>, ProposeError> {
+        match self.catch_up().await {
+            Ok(true) => Ok(self.machine.image().borrow().clone()),
+            Ok(false) => Err(ProposeError::NotLeader { leader: self.status().leader }),
+            Err(error) => Err(ProposeError::Stopped(error.to_string())),
+        }
+    }
+
     /// Answers what the quorum of node `from` asks. Whatever the bytes are, they harm nothing but their question.
     pub async fn serve(&self, from: NodeId, message: &[u8]) -> Bytes {
         self.server.answer(from, message).await
@@ -298,6 +311,20 @@ impl Quorum {
         metrics.state == ServerState::Leader && (heard || self.is_alone())
     }
 
+    /// Whether this node is a quorum of its own, and leads it.
+    pub fn leads_alone(&self) -> bool {
+        self.is_alone() && self.raft.metrics().borrow().state == ServerState::Leader
+    }
+
+    /// Whether a majority of the voters takes this node for their leader, asked of them now. For [`LEADER_LEASE`] from the moment
+    /// of asking on, by any clock that goes on while a process is paused, none of them elects another; what
+    /// [`Quorum::leads`] says was true a moment ago, and that moment may lie before a pause.
+    pub async fn confirm_lead(&self) -> bool {
+        let metrics = self.raft.metrics().borrow().clone();
+        let may_ask = metrics.state == ServerState::Leader && !self.silent.load(Ordering::Relaxed);
+        may_ask && self.raft.ensure_linearizable().await.is_ok()
+    }
+
     /// Hands the leadership to `node`, a voter: this node, which leads, falls silent for as long as the others need to vote, and
     /// asks it to stand. False if it does not lead or the other did not get through; then everything is as before.
     pub async fn hand_over(&self, node: NodeId) -> bool {
@@ -306,7 +333,7 @@ impl Quorum {
             return false;
         }
         // Also when whoever waits for this gives up: a leader that stayed silent would lead nobody.
-        let _silent = Silent::new(&self.raft);
+        let _silent = Silent::new(&self.raft, &self.silent);
         sleep(LEADER_LEASE + HEARTBEAT).await;
         let asked = network::ask(&*self.transport, node, &Ask::Succeed, LEADER_LEASE).await;
         let led = |m: &openraft::RaftMetrics<u64, EmptyNode>| m.current_leader.is_some_and(|id| node_of(id) == node);
@@ -455,18 +482,20 @@ impl Drop for TakenOut<'_> {
 }
 
 /// A leader sends no heartbeats as long as this lives.
-struct Silent<'a>(&'a Raft<TypeConfig>);
+struct Silent<'a>(&'a Raft<TypeConfig>, &'a AtomicBool);
 
 impl<'a> Silent<'a> {
-    fn new(raft: &'a Raft<TypeConfig>) -> Self {
+    fn new(raft: &'a Raft<TypeConfig>, silent: &'a AtomicBool) -> Self {
+        silent.store(true, Ordering::Relaxed);
         raft.runtime_config().heartbeat(false);
-        Silent(raft)
+        Silent(raft, silent)
     }
 }
 
 impl Drop for Silent<'_> {
     fn drop(&mut self) {
         self.0.runtime_config().heartbeat(true);
+        self.1.store(false, Ordering::Relaxed);
     }
 }
 

@@ -286,7 +286,7 @@ impl Broker {
         let wanted = if self.is_stopping() { 0 } else { topic.map_or(0, |t| t.partitions.len() as i32) };
         for index in 0..wanted {
             if let Some(partition) = open(index) {
-                shards.entry(index).or_insert_with(|| Arc::new(Shard::new(partition)));
+                shards.entry(index).or_insert_with(|| Arc::new(Shard::new(partition, self.lease.clone())));
             }
         }
         shards.values().filter(|shard| shard.begin_loading()).cloned().collect()

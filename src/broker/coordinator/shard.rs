@@ -14,6 +14,7 @@ use crate::batch::{BatchBuilder, BuildError, StoredBatch, Writer};
 use crate::ledger::LedgerWriter;
 use crate::partition::{AppendError, Origin, Partition};
 
+use super::super::Lease;
 use super::CoordinatorError;
 
 /// A pure machine as a shard sees it.
@@ -48,15 +49,16 @@ type Durable = Option<oneshot::Receiver<()>>;
 pub(super) struct Answer<R> {
     pub reply: R,
     durable: Durable,
+    lease: Arc<Lease>,
 }
 
 impl<R> Answer<R> {
-    /// The reply, once all that it rests on is durable.
+    /// The reply, once all that it rests on is durable, if this process may give it then.
     pub async fn durable(self) -> Result<R, CoordinatorError> {
         if let Some(durable) = self.durable {
             durable.await.map_err(|_| CoordinatorError::NotAvailable)?;
         }
-        Ok(self.reply)
+        if self.lease.is_valid() { Ok(self.reply) } else { Err(CoordinatorError::NotCoordinator) }
     }
 }
 
@@ -70,6 +72,7 @@ enum Phase<M> {
 /// See the module.
 pub(super) struct Shard<M: Machine> {
     pub partition: Arc<Partition>,
+    lease: Arc<Lease>,
     state: Mutex<Phase<M>>,
     waiting: Mutex<Waiting<M::Reply>>,
 }
@@ -117,9 +120,9 @@ impl<M: Machine> Drop for Expected<'_, M> {
 }
 
 impl<M: Machine> Shard<M> {
-    pub fn new(partition: Arc<Partition>) -> Shard<M> {
+    pub fn new(partition: Arc<Partition>, lease: Arc<Lease>) -> Shard<M> {
         let waiting = Waiting { next: 0, replies: HashMap::new() };
-        Shard { partition, state: Mutex::new(Phase::New), waiting: Mutex::new(waiting) }
+        Shard { partition, lease, state: Mutex::new(Phase::New), waiting: Mutex::new(waiting) }
     }
 
     fn state(&self) -> MutexGuard<'_, Phase<M>> {
@@ -205,7 +208,8 @@ impl<M: Machine> Shard<M> {
         for (token, reply) in work.replies {
             if let Some(sender) = waiting.replies.remove(&token) {
                 // Whoever asked may have gone.
-                let _ = sender.send(Answer { reply, durable: self.partition.all_durable() });
+                let (durable, lease) = (self.partition.all_durable(), self.lease.clone());
+                let _ = sender.send(Answer { reply, durable, lease });
             }
         }
         drop(waiting);

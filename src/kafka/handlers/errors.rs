@@ -48,6 +48,7 @@ pub(super) fn produce(error: &ProduceError) -> ResponseError {
         ProduceError::Timestamp { .. } => ResponseError::InvalidTimestamp,
         ProduceError::Records(RecordsError::Compression(_)) => ResponseError::CorruptMessage,
         ProduceError::NoKey(_) | ProduceError::Records(_) => ResponseError::InvalidRecord,
+        ProduceError::NotEnoughReplicas { .. } => ResponseError::NotEnoughReplicas,
         ProduceError::CompressionVersion => ResponseError::UnsupportedCompressionType,
         ProduceError::Transactional => ResponseError::InvalidRequest,
         ProduceError::NotAdmitted(NotAdmitted::NotInTransaction) => ResponseError::InvalidTxnState,
@@ -65,6 +66,7 @@ pub(super) fn produce(error: &ProduceError) -> ResponseError {
         ProduceError::Unknown(_) => ResponseError::NotEnoughReplicasAfterAppend,
         // Not appended; object storage is away.
         ProduceError::State(_) => ResponseError::NotEnoughReplicas,
+        ProduceError::NoLease => ResponseError::NotLeaderOrFollower,
     }
 }
 
@@ -90,7 +92,7 @@ fn append(error: &AppendError) -> ResponseError {
 pub(super) fn fetch(error: &FetchError) -> ResponseError {
     match error {
         FetchError::Position(ReadError::OutOfRange { .. }) => ResponseError::OffsetOutOfRange,
-        FetchError::Position(ReadError::Closed) => ResponseError::NotLeaderOrFollower,
+        FetchError::Position(ReadError::Closed) | FetchError::NoLease => ResponseError::NotLeaderOrFollower,
         _ => ResponseError::KafkaStorageError,
     }
 }

@@ -76,7 +76,7 @@ impl Handlers {
                         true => Ok(None),
                         false => admitted.remove(&(place, index)).unwrap_or(Ok(None)),
                     };
-                    self.produce_topic(&request, &topic, room_deadline, transaction, guard).await
+                    self.produce_topic(&request, &topic, (room_deadline, body.acks == -1), transaction, guard).await
                 }
             };
             topics.push((topic, parts));
@@ -149,7 +149,7 @@ impl Handlers {
         &self,
         request: &Request,
         topic: &TopicProduceData,
-        room_deadline: Duration,
+        (room_deadline, acks_all): (Duration, bool),
         transaction: Option<InTransaction<'_>>,
         mut guard: impl FnMut(usize) -> Result<Option<Guard>, ProduceError>,
     ) -> Vec<Part> {
@@ -164,7 +164,8 @@ impl Handlers {
         let version = request.to.version;
         let settings = self.broker.topic_settings(&found);
         let zstd_allowed = version >= ZSTD_SINCE;
-        let context = ProduceContext { settings: &settings, zstd_allowed, room_deadline, transaction };
+        let replicas_needed = if acks_all { self.broker.replicas_needed(&found, &settings) } else { 0 };
+        let context = ProduceContext { settings: &settings, zstd_allowed, replicas_needed, room_deadline, transaction };
         let log_append_time = settings.timestamp_type == TimestampType::LogAppendTime;
         let mut parts = Vec::with_capacity(topic.partition_data.len());
         for (place, data) in topic.partition_data.iter().enumerate() {

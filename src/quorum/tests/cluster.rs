@@ -369,6 +369,42 @@ fn a_removed_node_is_replaced_by_one_that_joins() {
 }
 
 #[test]
+fn only_a_node_itself_says_what_it_is() {
+    runtime().block_on(async {
+        let cluster = Cluster::of_one().await;
+        let quorum = cluster.node(1);
+        let before = quorum.status().last_index;
+        let (node, directory) = (NodeId(3), DirectoryId(5));
+        let register = Command::RegisterSelf {
+            node,
+            name: "c".to_owned(),
+            rack: String::new(),
+            host: "c".to_owned(),
+            port: 9094,
+            identity: "CN=c".to_owned(),
+            directory,
+            now_ms: 1,
+        };
+        let join = Command::JoinNode { node, token_sha256: [7; 32], directory, now_ms: 1 };
+        let mut asks = Vec::new();
+        for command in [register, join] {
+            let group = group::encode(&[command.encode()]);
+            let ask = Ask::Propose { group }.encode(None);
+            let answer = quorum.serve(NodeId(2), &ask).await;
+            let Ok(Tell::Refused { reason }) = Tell::decode(&answer) else { panic!("another node's word was taken") };
+            assert!(reason.contains("only node 3 may"), "{reason}");
+            assert_eq!(quorum.status().last_index, before);
+            asks.push(ask);
+        }
+        // Its own word is taken; what the metadata then say of it is another matter.
+        for ask in asks {
+            let answer = quorum.serve(node, &ask).await;
+            assert!(matches!(Tell::decode(&answer), Ok(Tell::Proposed { .. })));
+        }
+    });
+}
+
+#[test]
 fn commands_that_cannot_be_read_never_enter_the_log() {
     runtime().block_on(async {
         let cluster = Cluster::of_one().await;
