@@ -17,6 +17,7 @@
 //! | 3 | object | object format, cache, read-ahead, backends | object_store, hyper, hyper_util, quick_cache, tokio_rustls, toml |
 //! | 3 | peer | connections between nodes: who is there, classes of traffic, requests in order | |
 //! | 4 | quorum | runs Raft, publishes the image | openraft |
+//! | 4 | store | the bundled store on several nodes: copies, quorums, repair | |
 //! | 4 | ledger | replicated append, seal, recovery | |
 //! | 5 | partition | sequence, watermark, tail, producer state | |
 //! | 6 | group | decides for groups and committed offsets | regex |
@@ -50,5 +51,6 @@ pub mod partition;
 pub mod peer;
 pub mod quorum;
 pub mod security;
+pub mod store;
 pub mod transaction;
 pub mod wal;
