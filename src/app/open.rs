@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::base::ClusterId;
-use crate::broker::{self, Broker, BrokerParts, JoinParts, Registry};
+use crate::broker::{self, Broker, BrokerParts, HostHoldings, JoinParts, Registry};
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::env::{Clock, Disk, Entropy, RealDisk};
@@ -122,14 +122,12 @@ pub(super) async fn open(
     let image = quorum.image().borrow().clone();
     let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(&config.data_dir));
     let (wal_options, node) = (config.wal_options(), config.node);
-    let (for_wal, wal_clock, wal_entropy, wal_image) =
-        (registry.clone(), clock.clone(), entropy.clone(), image.clone());
-    let mut opened = tokio::task::spawn_blocking(move || {
-        broker::open_wal(disk, &*wal_entropy, &*wal_clock, wal_options, node, &wal_image, for_wal)
-    })
-    .await
-    .map_err(storage)?
-    .map_err(|error| wal_error(&config.data_dir, error))?;
+    let (for_wal, wal_entropy, wal_image) = (registry.clone(), entropy.clone(), image.clone());
+    let mut opened =
+        tokio::task::spawn_blocking(move || broker::open_wal(disk, &*wal_entropy, wal_options, &wal_image, for_wal))
+            .await
+            .map_err(storage)?
+            .map_err(|error| wal_error(&config.data_dir, error))?;
     let wal = opened.wal.clone();
     services::of_ledgers(&cluster, &opened.hosted);
 
@@ -147,8 +145,11 @@ pub(super) async fn open(
     };
     let joined = broker::join(join).await.map_err(join_error)?;
     let image = quorum.image().borrow().clone();
-    let report = broker::open_partitions(&registry, config.node, &image, opened, clock.wall_ms()).map_err(storage)?;
-    if let Some(torn) = &report.torn {
+    let place = (config.node, joined.epoch);
+    let peers = Some(cluster.peers.clone());
+    let holdings = Arc::new(HostHoldings::new(joined.host.clone(), peers));
+    broker::open_partitions(&registry, place, &image, &*holdings, clock.wall_ms()).map_err(storage)?;
+    if let Some(torn) = &opened.report.torn {
         tracing::warn!(?torn, "the WAL ended in a torn tail; what was cut is kept in quarantine");
     }
     let parts = BrokerParts {
@@ -159,6 +160,7 @@ pub(super) async fn open(
         objects: objects.clone(),
         wal: wal.clone(),
         registry,
+        holdings,
         joined,
         lease: control.lease.clone(),
         clock,

@@ -11,14 +11,20 @@ mod configs;
 mod coordinator;
 mod describe;
 mod error;
+mod exposure;
 mod fetch;
+mod handover;
+mod holdings;
 mod leading;
 mod lease;
 mod ledgers;
 mod load;
 mod maintenance;
 mod missing;
+#[cfg(test)]
+mod moves_tests;
 mod offsets;
+mod opening;
 mod placement;
 mod produce;
 mod producer_ids;
@@ -28,6 +34,7 @@ mod reconcile;
 mod registry;
 mod retention;
 pub mod settings;
+mod shadow;
 mod start;
 mod stop;
 pub mod telemetry;
@@ -59,7 +66,9 @@ pub use coordinator::{
     Remote, TRANSACTIONS_TOPIC,
 };
 pub use error::{ChangeError, FetchError, OffsetsError, ProduceError};
+pub use exposure::Exposure;
 pub use fetch::Fetched;
+pub use holdings::{HeldEntry, Holdings, HostHoldings, PullError};
 pub use lease::{IsAlone, LEASE, Lease};
 pub use ledgers::QuorumRegistrations;
 pub use load::{Load, LoadMeter, PARTITION_LOADS_MAX, PartitionLoad};
@@ -67,7 +76,7 @@ pub use missing::Missing;
 pub use offsets::{FoundOffset, OffsetQuery};
 pub use placement::{spread_leaders, takes_partitions};
 pub use produce::ProduceContext;
-pub use registry::{Exposure, Failure, Registry};
+pub use registry::{Failure, Registry};
 pub use settings::{BrokerSettings, TopicSettings};
 pub use start::{JoinParts, Joined, OpenedWal, StartError, join, open_partitions, open_wal};
 pub use stop::Stopping;
@@ -103,6 +112,7 @@ pub struct BrokerParts {
     pub objects: Arc<Objects>,
     pub wal: Arc<Wal>,
     pub registry: Arc<Registry>,
+    pub holdings: Arc<dyn Holdings>,
     pub joined: Joined,
     pub lease: Arc<Lease>,
     pub clock: Arc<dyn Clock>,
@@ -123,6 +133,10 @@ pub struct Broker {
     wal: Arc<Wal>,
     registry: Arc<Registry>,
     lease: Arc<Lease>,
+    /// What the WAL has that this process did not write.
+    holdings: Arc<dyn Holdings>,
+    openings: opening::Openings,
+    moves: handover::Moves,
     ledger: Arc<LedgerWriter>,
     host: Arc<Host>,
     clock: Arc<dyn Clock>,
@@ -173,6 +187,9 @@ impl Broker {
             wal: parts.wal,
             registry: parts.registry,
             lease: parts.lease,
+            holdings: parts.holdings,
+            openings: opening::Openings::default(),
+            moves: handover::Moves::default(),
             ledger: parts.joined.ledger,
             host: parts.joined.host,
             clock: parts.clock,
@@ -196,6 +213,8 @@ impl Broker {
             stopping: watch::Sender::new(false),
         });
         broker.resolve_settings(&Image::default(), &start);
+        broker.find_openings(&start);
+        broker.find_moves(&start);
         broker
     }
 

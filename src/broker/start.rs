@@ -3,24 +3,24 @@
 //! The order is the one that several nodes need too: take a new broker epoch, seal the ledgers of the predecessor,
 //! set their ends in the metadata, open a ledger of one's own, then open the partitions on what was recovered.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::{BrokerEpoch, EntryId, LedgerId, NodeId, PartitionId, WalIncarnation};
-use crate::batch::{self, Header};
+use crate::base::{BrokerEpoch, EntryId, LedgerId, NodeId, WalIncarnation};
 use crate::env::{Clock, Disk, Entropy};
 use crate::ledger::core::Identity;
 use crate::ledger::{
     self, Host, HostReplicas, Hosted, LedgerWriter, NodeReplicas, RecoverError, RecoveryParts, UnreadableEntry,
 };
 use crate::metadata::{self, Command, Endpoint, Image, Response};
-use crate::partition::{Recovered, RecoveredGap};
+use crate::partition::RecoveredGap;
 use crate::peer::Peers;
 use crate::quorum::{ProposeError, Quorum};
 use crate::wal::{OpenError, PUT_BACK, RecordError, RecoveredEntry, RecoveryReport, Wal, WalEvents, WalOptions};
 
-use super::registry::{Exposed, Registry};
+use super::holdings::Holdings;
+use super::opening::{Opener, partitions_of};
+use super::registry::Registry;
 use super::{QuorumRegistrations, ledgers};
 
 /// How often it is looked again at what may have changed without a word.
@@ -54,8 +54,6 @@ pub enum StartError {
         back = PUT_BACK
     )]
     MissingEntries { ledger: LedgerId, from: EntryId, to: EntryId },
-    #[error("an entry of ledger {ledger} cannot be read: {detail}")]
-    Entry { ledger: LedgerId, detail: String },
 }
 
 /// What the WAL held when it was opened.
@@ -65,88 +63,41 @@ pub struct OpenedWal {
     /// Serves other nodes as soon as this one has joined.
     pub hosted: Arc<Hosted>,
     held: ledger::Found,
-    found: Found,
 }
 
-#[derive(Default)]
-struct Found {
-    by_partition: HashMap<PartitionId, Vec<Recovered>>,
-    exposed: Vec<Exposed>,
-    error: Option<StartError>,
-}
-
-/// Opens the WAL and indexes the headers of what the metadata still need from it.
+/// Opens the WAL and indexes the headers of what it holds.
 pub fn open_wal(
     disk: Arc<dyn Disk>,
     entropy: &dyn Entropy,
-    clock: &dyn Clock,
     options: WalOptions,
-    node: NodeId,
     image: &Image,
     registry: Arc<Registry>,
 ) -> Result<OpenedWal, StartError> {
-    let mut found = Found::default();
     let mut held = ledger::Found::default();
-    let at = clock.boottime();
     let needed = |ledger, entry| image.needs(ledger, entry);
-    let mut on_entry = |entry: RecoveredEntry<'_>| {
-        held.add(&entry);
-        if image.needs(entry.ledger, entry.entry) {
-            found.add(image, node, &entry, at);
-        }
-    };
+    let mut on_entry = |entry: RecoveredEntry<'_>| held.add(&entry);
     let hosted = Hosted::new(registry);
     let (wal, report) = Wal::open(disk, entropy, options, &needed, &mut on_entry, hosted.clone())?;
-    if let Some(error) = found.error.take() {
-        return Err(error);
+    if let Some(ledger) = held.ledgers().into_iter().find(|ledger| ledger.0 >= image.next_ledger) {
+        return Err(StartError::MetadataOlder { ledger });
     }
-    check_complete(image, node, wal.incarnation(), &found.exposed)?;
-    Ok(OpenedWal { wal, report, hosted, held, found })
+    check_complete(image, wal.incarnation(), &held)?;
+    Ok(OpenedWal { wal, report, hosted, held })
 }
 
-impl Found {
-    fn add(&mut self, image: &Image, node: NodeId, entry: &RecoveredEntry<'_>, at: Duration) {
-        let (ledger, id) = (entry.ledger, entry.entry);
-        if ledger.0 >= image.next_ledger {
-            self.error.get_or_insert(StartError::MetadataOlder { ledger });
-            return;
-        }
-        // What others wrote is theirs to serve and to upload.
-        if image.ledgers.get(&ledger).is_some_and(|known| known.node != node) {
-            return;
-        }
-        let parsed = ledger::decode_entry(entry.payload).map_err(|e| e.to_string()).and_then(|(partition, batch)| {
-            let header = Header::parse(batch).map_err(|e| e.to_string())?;
-            let marker = batch::parse_end_marker(batch).map_err(|e| e.to_string())?;
-            Ok((partition, header, marker, batch.len()))
-        });
-        match parsed {
-            Err(detail) => drop(self.error.get_or_insert(StartError::Entry { ledger, detail })),
-            Ok((partition, header, marker, bytes)) => {
-                self.exposed.push(Exposed { ledger, entry: id, bytes: entry.location.len, at });
-                let recovered = Recovered { header, bytes, ledger, entry: id, location: entry.location, marker };
-                self.by_partition.entry(partition).or_default().push(recovered);
-            }
-        }
-    }
-}
-
-/// Of every ledger that the node wrote and only this WAL has, entries follow one another from what is uploaded on, and
-/// reach the end of a sealed one. What is missing here of a ledger with other replicas is to be had from them.
-fn check_complete(image: &Image, node: NodeId, own: WalIncarnation, exposed: &[Exposed]) -> Result<(), StartError> {
-    let is_sole = |ledger: &metadata::Ledger| {
-        ledger.node == node && matches!(&ledger.replicas[..], [only] if only.incarnation == own)
-    };
+/// Of every ledger that only this WAL has, entries follow one another from what is uploaded on, and reach the end of a
+/// sealed one. What is missing here of a ledger with other replicas is to be had from them.
+fn check_complete(image: &Image, own: WalIncarnation, held: &ledger::Found) -> Result<(), StartError> {
+    let is_sole = |ledger: &metadata::Ledger| matches!(&ledger.replicas[..], [only] if only.incarnation == own);
     for (id, ledger) in image.ledgers.iter().filter(|(_, ledger)| is_sole(ledger)) {
-        let mut next = ledger.uploaded;
-        for entry in exposed.iter().filter(|e| e.ledger == *id) {
-            if entry.entry != next {
-                return Err(StartError::MissingEntries { ledger: *id, from: next, to: entry.entry });
-            }
-            next = next.next();
-        }
-        if let Some(end) = ledger.end.filter(|end| next < *end) {
-            return Err(StartError::MissingEntries { ledger: *id, from: next, to: end });
+        let (first, next) = held.span(*id).unwrap_or((ledger.uploaded, ledger.uploaded));
+        let missing = match ledger.end {
+            _ if first > ledger.uploaded => Some((ledger.uploaded, first)),
+            Some(end) if next.max(ledger.uploaded) < end => Some((next.max(ledger.uploaded), end)),
+            _ => None,
+        };
+        if let Some((from, to)) = missing {
+            return Err(StartError::MissingEntries { ledger: *id, from, to });
         }
     }
     Ok(())
@@ -295,29 +246,29 @@ fn accepted(response: Response) -> Result<Response, metadata::Reject> {
     }
 }
 
-/// Opens every partition that `image` places on `node`.
+/// Opens every partition that `image` places on the broker and that is all here. What is missing of others is copied from
+/// their holders when the broker runs; that nobody else can have it is an error.
 pub fn open_partitions(
     registry: &Registry,
-    node: NodeId,
+    broker: (NodeId, BrokerEpoch),
     image: &Image,
-    mut opened: OpenedWal,
+    holdings: &dyn Holdings,
     now_ms: i64,
-) -> Result<RecoveryReport, StartError> {
-    // A ledger may have been ended below what this WAL has of it.
-    opened.found.exposed.retain(|entry| image.needs(entry.ledger, entry.entry));
-    for recovered in opened.found.by_partition.values_mut() {
-        recovered.retain(|batch| image.needs(batch.ledger, batch.entry));
-    }
+) -> Result<(), StartError> {
+    let opener = Opener::new(registry, holdings, broker, image, now_ms);
+    let alone = image.brokers.len() <= 1;
+    let mut waiting = 0;
     for topic in image.topics.values() {
-        for (index, partition) in topic.partitions.iter().enumerate().filter(|(_, p)| p.leader == node) {
-            let id = PartitionId { topic: topic.id, index: index as i32 };
-            let recovered = opened.found.by_partition.remove(&id).unwrap_or_default();
-            registry.open(id, |slot| {
-                crate::partition::Partition::open(id, topic.name.clone(), slot, partition, recovered, now_ms)
-            })?;
+        for (id, partition) in partitions_of(topic).filter(|(_, partition)| partition.leader == broker.0) {
+            match opener.open(topic, id, partition, false) {
+                Err(not_yet) if alone => return Err(not_yet.gap.into()),
+                Err(_) => waiting += 1,
+                Ok(()) => {}
+            }
         }
     }
-    // What is left belongs to topics that were deleted: it is uploaded with the rest of its ledger, into no range.
-    registry.expose(opened.found.exposed);
-    Ok(opened.report)
+    if waiting > 0 {
+        tracing::info!(waiting, "partitions wait for records that other nodes have");
+    }
+    Ok(())
 }

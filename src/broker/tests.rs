@@ -72,9 +72,7 @@ pub(super) async fn open_broker(
     let (image, for_wal) = (quorum.image().borrow().clone(), registry.clone());
     let wal = WalOptions { segment_bytes: 1 << 20, budget_bytes: 8 << 20, queue_bytes: 1 << 20 };
     let seed = node.0 as u64;
-    let opened = tokio::task::spawn_blocking(move || {
-        open_wal(disk, &SeededEntropy::new(seed), &SystemClock, wal, node, &image, for_wal)
-    });
+    let opened = tokio::task::spawn_blocking(move || open_wal(disk, &SeededEntropy::new(seed), wal, &image, for_wal));
     let mut opened = opened.await.expect("no panic").expect("a WAL");
     let wal = opened.wal.clone();
     let joined = join(JoinParts {
@@ -89,7 +87,8 @@ pub(super) async fn open_broker(
     });
     let joined = joined.await.expect("joined");
     let image = quorum.image().borrow().clone();
-    open_partitions(&registry, node, &image, opened, clock.wall_ms()).expect("partitions");
+    let holdings = Arc::new(HostHoldings::new(joined.host.clone(), None));
+    open_partitions(&registry, (node, joined.epoch), &image, &*holdings, clock.wall_ms()).expect("partitions");
     let objects = Objects::in_store(
         store,
         &ObjectOptions::at(Place::Folder("unused".into())),
@@ -115,6 +114,7 @@ pub(super) async fn open_broker(
         objects,
         wal,
         registry,
+        holdings,
         joined,
         lease,
         clock,
@@ -449,7 +449,7 @@ fn missing_entries_end_a_start_only_where_nobody_else_has_them() {
     let open = |image: &Image| {
         let registry = Arc::new(Registry::new(1 << 20, 1 << 40, Arc::new(SystemClock)));
         let wal = WalOptions { segment_bytes: 64 << 10, budget_bytes: 256 << 10, queue_bytes: 1 << 20 };
-        open_wal(Arc::new(disk.clone()), &SeededEntropy::new(1), &SystemClock, wal, NODE, image, registry)
+        open_wal(Arc::new(disk.clone()), &SeededEntropy::new(1), wal, image, registry)
     };
     let incarnation = open(&Image::default()).expect("an empty WAL").wal.incarnation();
     let image = |replicas: &[Replica], uploaded: u64| {

@@ -157,7 +157,8 @@ pub enum Command {
         now_ms: i64,
     },
     /// Replaces the inputs' ranges by the outputs', which cover exactly the same offsets of each partition; offsets
-    /// below the log start may be left out. Partitions of topics that were deleted meanwhile are skipped.
+    /// below the log start may be left out. Partitions of topics that were deleted meanwhile are skipped; those that another
+    /// node leads refuse the whole.
     /// Log compaction is a merge whose outputs have fewer records: `cleaned` then says up to which offset (exclusive)
     /// a partition is compact. It never moves back, and never beyond what is uploaded.
     CommitMerge {

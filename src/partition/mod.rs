@@ -21,6 +21,7 @@ mod transactions;
 #[cfg(test)]
 mod replay_tests;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, oneshot};
@@ -34,7 +35,7 @@ use crate::wal::Location;
 
 pub use producer_state::{Guard, Origin};
 pub use producers::{ActiveProducer, ProducerError};
-pub use state::{Recovered, RecoveredGap, UploadRun};
+pub use state::{Collected, Recovered, RecoveredGap, UploadRun};
 pub use tail::{Source, TailBatch};
 pub use traffic::{Traffic, TrafficTotals};
 
@@ -51,6 +52,9 @@ pub enum AppendError {
     StateNotLoaded,
     #[error("the partition is closed here")]
     Closed,
+    /// Another node is about to lead it, or this one goes on in a moment.
+    #[error("the partition is being handed over to another node")]
+    Moving,
     #[error(transparent)]
     Ledger(#[from] LedgerError),
     #[error("the partition has no offsets left")]
@@ -157,6 +161,33 @@ impl Partition {
         Ok(Partition { id, topic, slot, traffic, state })
     }
 
+    /// The partition for an upload of what another node led: closed from the start.
+    pub fn open_shadow(
+        id: PartitionId,
+        topic: Arc<str>,
+        image: &metadata::Partition,
+        recovered: Vec<Recovered>,
+        now_ms: i64,
+    ) -> Result<Partition, RecoveredGap> {
+        let state = State::open_shadow(id, image, recovered, now_ms)?;
+        // No news of the ledger are for it.
+        Ok(Partition { id, topic, slot: u64::MAX, state: Mutex::new(state), traffic: Traffic::default() })
+    }
+
+    /// Opens anew what has departed from here and came back: `recovered` is what others have appended since, from this
+    /// one's end on. This one stays as it is, for whoever still uploads from it.
+    pub fn reopen(
+        &self,
+        slot: u64,
+        image: &metadata::Partition,
+        recovered: Vec<Recovered>,
+        now_ms: i64,
+    ) -> Result<Partition, RecoveredGap> {
+        let state = self.state().reopen(self.id, image, recovered, now_ms)?;
+        let (id, topic, traffic) = (self.id, self.topic.clone(), Traffic::default());
+        Ok(Partition { id, topic, slot, state: Mutex::new(state), traffic })
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // The state is consistent at every point where a panic could unwind through a guard.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -184,9 +215,7 @@ impl Partition {
         now_ms: i64,
     ) -> Result<Appended, AppendError> {
         let mut state = self.state();
-        if state.closed {
-            return Err(AppendError::Closed);
-        }
+        state.takes_appends()?;
         if header.has_producer() {
             if !state.producers_loaded {
                 return Err(AppendError::StateNotLoaded);
@@ -247,9 +276,7 @@ impl Partition {
 
     fn verifying<T>(&self, ask: impl FnOnce(&mut ProducerState) -> Result<T, ProducerError>) -> Result<T, AppendError> {
         let mut state = self.state();
-        if state.closed {
-            return Err(AppendError::Closed);
-        }
+        state.takes_appends()?;
         if !state.producers_loaded {
             return Err(AppendError::StateNotLoaded);
         }
@@ -384,8 +411,8 @@ impl Partition {
         self.state().expire_producers(before_ms);
     }
 
-    /// What an upload of `ledger` below `through` takes from this partition; `None` when that is nothing.
-    pub fn collect_upload(&self, ledger: LedgerId, through: EntryId) -> Option<UploadRun> {
+    /// What an upload of `ledger` below `through` takes from this partition.
+    pub fn collect_upload(&self, ledger: LedgerId, through: EntryId) -> Collected {
         self.state().collect_upload(self.id, ledger, through)
     }
 
@@ -402,6 +429,49 @@ impl Partition {
     /// Drops the memory copy of the batch at `base`.
     pub fn forget_memory(&self, base: Offset) {
         self.state().tail.forget_memory(base);
+    }
+
+    /// No more appends, until [`Partition::resume`]: another node is about to lead. Reads go on. Answers the epoch in which
+    /// this one leads and the end of what was appended, which does not move any more.
+    pub fn stop(&self) -> (LeaderEpoch, Offset) {
+        let mut state = self.state();
+        state.stopped = true;
+        (state.leader_epoch, state.next)
+    }
+
+    /// Takes back [`Partition::stop`].
+    pub fn resume(&self) {
+        self.state().stopped = false;
+    }
+
+    pub fn is_stopped(&self) -> bool {
+        let state = self.state();
+        state.stopped || state.closed
+    }
+
+    /// Another node leads: closes the partition, which stays for the upload of what only this node's ledgers have of it.
+    /// Nobody reads it any more, so it needs no copies in memory.
+    pub fn depart(&self) {
+        self.close();
+        self.state().tail.forget_all_memory();
+    }
+
+    /// Ledgers that have durable records of the partition which object storage lacks.
+    pub fn exposed_ledgers(&self) -> BTreeSet<LedgerId> {
+        let state = self.state();
+        state.tail.durable_from(state.uploaded_end).map(|batch| batch.ledger).collect()
+    }
+
+    /// Every batch that is durable and held here.
+    #[cfg(test)]
+    pub fn all_durable_batches(&self) -> Vec<TailBatch> {
+        self.state().tail.durable_from(Offset::ZERO).cloned().collect()
+    }
+
+    /// Whether everything that was appended here is in object storage.
+    pub fn is_uploaded(&self) -> bool {
+        let state = self.state();
+        state.uploaded_end >= state.next
     }
 
     /// No more appends or reads; whoever waits learns that the outcome is unknown.

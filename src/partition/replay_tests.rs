@@ -225,7 +225,7 @@ impl Life {
 
     fn upload(&mut self) {
         let through = EntryId(self.random.below(self.log.0.len() as u64 + 1));
-        let Some(run) = self.state.collect_upload(ID, LEDGER, through) else { return };
+        let Some(run) = self.state.collect_upload(ID, LEDGER, through).run else { return };
         assert_eq!(run.base, self.uploaded);
         let expected = self.log.footer(run.base, run.end, self.log_start);
         assert_eq!(PartitionState { epochs: vec![], ..run.state.clone() }, expected);

@@ -14,7 +14,7 @@ use crate::wal::Location;
 use super::epochs::EpochHistory;
 use super::producer_state::ProducerState;
 use super::tail::{Tail, TailBatch};
-use super::{Isolation, Positions, ReadError, ReadPlan};
+use super::{AppendError, Isolation, Positions, ReadError, ReadPlan};
 
 /// A batch that recovery found in the WAL.
 #[derive(Clone, Debug)]
@@ -39,7 +39,7 @@ pub struct RecoveredGap {
 }
 
 /// What one upload takes from one partition.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct UploadRun {
     pub partition: PartitionId,
     pub base: Offset,
@@ -50,6 +50,15 @@ pub struct UploadRun {
     pub state: PartitionState,
     /// Leader epochs that begin in the run.
     pub epochs: Vec<(LeaderEpoch, Offset)>,
+}
+
+/// What a partition gives to an upload of a ledger.
+#[derive(Debug, Default)]
+pub struct Collected {
+    pub run: Option<UploadRun>,
+    /// The first entry of the ledger below the cut that cannot be taken yet: records of the partition before it are in
+    /// another ledger, which has to be uploaded first.
+    pub blocked: Option<EntryId>,
 }
 
 /// A batch has become durable.
@@ -75,6 +84,9 @@ pub(super) struct State {
     pub producers_loaded: bool,
     pub waiters: VecDeque<(Offset, oneshot::Sender<()>)>,
     pub fetchers: Vec<Arc<Notify>>,
+    /// No appends: the partition is about to be handed over.
+    pub stopped: bool,
+    /// Neither appends nor reads: another node leads.
     pub closed: bool,
 }
 
@@ -85,7 +97,71 @@ impl State {
         recovered: Vec<Recovered>,
         now_ms: i64,
     ) -> Result<State, RecoveredGap> {
+        let mut state = State::at_uploaded_end(image);
+        for batch in recovered {
+            state.recover(id, batch, now_ms)?;
+        }
+        state.lead(id, image)?;
+        Ok(state)
+    }
+
+    /// The state of a partition that another node leads, for uploading what it has in a ledger: it begins no epoch of
+    /// its own, and a log start beyond its end is nothing unusual.
+    pub fn open_shadow(
+        id: PartitionId,
+        image: &metadata::Partition,
+        recovered: Vec<Recovered>,
+        now_ms: i64,
+    ) -> Result<State, RecoveredGap> {
+        let mut state = State::at_uploaded_end(image);
+        for batch in recovered {
+            state.recover(id, batch, now_ms)?;
+        }
+        state.closed = true;
+        Ok(state)
+    }
+
+    /// The state with which this node leads again, after others have appended `recovered`. It stays as it is.
+    pub fn reopen(
+        &self,
+        id: PartitionId,
+        image: &metadata::Partition,
+        recovered: Vec<Recovered>,
+        now_ms: i64,
+    ) -> Result<State, RecoveredGap> {
         let mut state = State {
+            leader_epoch: image.leader_epoch,
+            history: self.history.clone(),
+            tail: self.tail.durable_only(),
+            next: self.durable,
+            producers: self.producers.clone(),
+            waiters: VecDeque::new(),
+            fetchers: Vec::new(),
+            stopped: false,
+            closed: false,
+            ..*self
+        };
+        // Those that became durable after it departed still have copies, which the registry does not count for this one.
+        state.tail.forget_all_memory();
+        for batch in recovered {
+            state.recover(id, batch, now_ms)?;
+        }
+        state.follow(image);
+        state.lead(id, image)?;
+        Ok(state)
+    }
+
+    /// Everything recovered is there: from here on this node appends, in an epoch of its own.
+    fn lead(&mut self, id: PartitionId, image: &metadata::Partition) -> Result<(), RecoveredGap> {
+        if image.log_start > self.next {
+            return Err(RecoveredGap { partition: id, from: self.next, to: image.log_start });
+        }
+        self.history.begin(self.leader_epoch, self.next);
+        Ok(())
+    }
+
+    fn at_uploaded_end(image: &metadata::Partition) -> State {
+        State {
             leader_epoch: image.leader_epoch,
             history: EpochHistory::new(image.epochs.clone()),
             log_start: image.log_start,
@@ -98,16 +174,9 @@ impl State {
             producers_loaded: image.uploaded_end == Offset::ZERO,
             waiters: VecDeque::new(),
             fetchers: Vec::new(),
+            stopped: false,
             closed: false,
-        };
-        for batch in recovered {
-            state.recover(id, batch, now_ms)?;
         }
-        if state.log_start > state.next {
-            return Err(RecoveredGap { partition: id, from: state.next, to: state.log_start });
-        }
-        state.history.begin(state.leader_epoch, state.next);
-        Ok(state)
     }
 
     fn recover(&mut self, id: PartitionId, found: Recovered, now_ms: i64) -> Result<(), RecoveredGap> {
@@ -132,6 +201,14 @@ impl State {
         if header.has_producer() {
             let loaded = self.producers_loaded;
             self.producers.get_or_insert_default().record(header, marker, loaded, now_ms);
+        }
+    }
+
+    pub fn takes_appends(&self) -> Result<(), AppendError> {
+        match (self.closed, self.stopped) {
+            (true, _) => Err(AppendError::Closed),
+            (false, true) => Err(AppendError::Moving),
+            (false, false) => Ok(()),
         }
     }
 
@@ -256,13 +333,20 @@ impl State {
         self.history.end_of(asked, self.durable).map(|(epoch, end)| (epoch, end.min(self.durable)))
     }
 
-    pub fn collect_upload(&self, id: PartitionId, ledger: LedgerId, through: EntryId) -> Option<UploadRun> {
-        let batches: Vec<_> = self
-            .tail
-            .durable_from(self.uploaded_end)
-            .take_while(|b| b.ledger == ledger && b.entry < through)
-            .cloned()
-            .collect();
+    /// What an upload of `ledger` below `through` takes: objects of one partition follow one another, so only what
+    /// begins at the uploaded end.
+    pub fn collect_upload(&self, id: PartitionId, ledger: LedgerId, through: EntryId) -> Collected {
+        let taken = |b: &TailBatch| b.ledger == ledger && b.entry < through;
+        let mut waiting = self.tail.durable_from(self.uploaded_end).peekable();
+        let mut batches = Vec::new();
+        while let Some(batch) = waiting.next_if(|b| taken(b)) {
+            batches.push(batch.clone());
+        }
+        let blocked = waiting.find(|b| taken(b)).map(|b| b.entry);
+        Collected { run: self.run_of(id, batches), blocked }
+    }
+
+    fn run_of(&self, id: PartitionId, batches: Vec<TailBatch>) -> Option<UploadRun> {
         let (base, end) = (batches.first()?.base, batches.last()?.end());
         let mut state =
             PartitionState { epochs: self.history.below(end), log_start: self.log_start, ..Default::default() };
@@ -410,13 +494,13 @@ mod tests {
         }
         state.synced(LEDGER, EntryId(0), location(1));
         state.synced(LEDGER, EntryId(3), location(1));
-        let run = state.collect_upload(ID, LEDGER, EntryId(100)).expect("something");
+        let run = state.collect_upload(ID, LEDGER, EntryId(100)).run.expect("something");
         assert_eq!((run.base, run.end, run.batches.len()), (Offset(0), Offset(4), 2));
         assert_eq!(run.epochs, [(LeaderEpoch(2), Offset(0))]);
-        let run = state.collect_upload(ID, LEDGER, EntryId(3)).expect("something");
+        let run = state.collect_upload(ID, LEDGER, EntryId(3)).run.expect("something");
         assert_eq!(run.end, Offset(2));
         state.follow(&image(4, 0));
-        assert!(state.collect_upload(ID, LEDGER, EntryId(100)).is_none());
+        assert!(state.collect_upload(ID, LEDGER, EntryId(100)).run.is_none());
     }
 
     #[test]

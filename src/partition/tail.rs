@@ -148,6 +148,18 @@ impl Tail {
         self.batches.range(first.min(self.durable)..self.durable)
     }
 
+    /// A copy of what is durable.
+    pub fn durable_only(&self) -> Tail {
+        Tail { batches: self.batches.range(..self.durable).cloned().collect(), durable: self.durable }
+    }
+
+    /// Drops the copies in memory of everything that the WAL has.
+    pub fn forget_all_memory(&mut self) {
+        for batch in self.batches.iter_mut().filter(|b| b.location.is_some()) {
+            batch.memory = None;
+        }
+    }
+
     /// Every batch, durable or not.
     #[cfg(test)]
     pub fn all(&self) -> impl Iterator<Item = &TailBatch> {

@@ -204,6 +204,10 @@ impl<M: Machine> Shard<M> {
             Phase::New | Phase::Loading => return Err(CoordinatorError::Loading),
             Phase::Closed => return Err(CoordinatorError::NotCoordinator),
         };
+        // It is about to move: what the machine decided now could not be stored. If it stays, the machine is still there.
+        if self.partition.is_stopped() {
+            return Err(CoordinatorError::NotCoordinator);
+        }
         let work = step(machine);
         let deadline = machine.next_deadline();
         if let Err(error) = self.append(log, &work) {

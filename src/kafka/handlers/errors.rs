@@ -80,7 +80,7 @@ fn append(error: &AppendError) -> ResponseError {
             ResponseError::InvalidTxnState
         }
         AppendError::StateNotLoaded => ResponseError::NotEnoughReplicas,
-        AppendError::Closed => ResponseError::NotLeaderOrFollower,
+        AppendError::Closed | AppendError::Moving => ResponseError::NotLeaderOrFollower,
         // Not appended, and worth another try: what clients understand by this number.
         AppendError::Ledger(LedgerError::Full) => ResponseError::NotEnoughReplicas,
         AppendError::Ledger(LedgerError::Sealed) => ResponseError::NotLeaderOrFollower,

@@ -212,6 +212,16 @@ impl Index {
         out
     }
 
+    /// The entries of a ledger within `range`, each with its partition and its place.
+    pub fn entries(&self, ledger: LedgerId, range: std::ops::Range<EntryId>) -> Vec<(EntryId, PartitionId, Location)> {
+        let Some(known) = self.ledgers.get(&ledger) else { return Vec::new() };
+        let Entries::Whole(whole) = &known.entries else { return Vec::new() };
+        let skipped = range.start.0.saturating_sub(known.first.0);
+        let entries = (known.first.0..).zip(whole).skip(usize::try_from(skipped).unwrap_or(usize::MAX));
+        let within = entries.take_while(|(entry, _)| *entry < range.end.0);
+        within.map(|(entry, (parsed, location))| (EntryId(entry), parsed.partition, *location)).collect()
+    }
+
     /// The partitions that have batches within those entries of each ledger.
     pub fn partitions(&self, within: impl Fn(LedgerId) -> std::ops::Range<EntryId>) -> Vec<PartitionId> {
         let has_any = |of_partition: &BTreeMap<LedgerId, VecDeque<EntryId>>| {
@@ -270,6 +280,16 @@ impl Found {
                 self.error.get_or_insert(UnreadableEntry { ledger, entry, detail });
             }
         }
+    }
+
+    /// Ledgers of which the WAL has something.
+    pub fn ledgers(&self) -> Vec<LedgerId> {
+        self.index.ledgers()
+    }
+
+    /// Of the ledger, what is held without a gap to the last entry: the first, and the one behind the last.
+    pub fn span(&self, ledger: LedgerId) -> Option<(EntryId, EntryId)> {
+        self.index.span(ledger)
     }
 
     pub(super) fn checked(self) -> Result<Index, UnreadableEntry> {

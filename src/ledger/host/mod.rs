@@ -28,7 +28,7 @@ use tokio::sync::{Semaphore, oneshot};
 use crate::base::limits::LEDGER_READS_BYTES_MAX;
 use crate::base::{EntryId, LedgerId, NodeId, PartitionId};
 use crate::metadata::{self, Image};
-use crate::wal::Wal;
+use crate::wal::{Location, Wal};
 
 use super::core::{self, Identity, Plant, ReplicaEvent, Reply};
 use super::wire::Payload;
@@ -142,6 +142,14 @@ impl Host {
     pub fn held(&self, partition: PartitionId) -> Vec<HeldEntry> {
         let state = self.lock();
         state.index.held(partition, |ledger| state.valid(ledger))
+    }
+
+    /// The entries of a ledger that another process wrote within `range`, as far as they are held and count: in sequence,
+    /// each with its partition and its place.
+    pub fn entries(&self, ledger: LedgerId, range: std::ops::Range<EntryId>) -> Vec<(EntryId, PartitionId, Location)> {
+        let state = self.lock();
+        let valid = state.valid(ledger);
+        state.index.entries(ledger, range.start.max(valid.start)..range.end.min(valid.end))
     }
 
     /// The partitions that [`Host::held`] has anything of.

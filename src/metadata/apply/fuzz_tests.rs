@@ -284,6 +284,10 @@ fn merge(
     let mut inputs = Vec::new();
     let mut ranges: Vec<Range> = Vec::new();
     for id in all_partitions(image) {
+        let leads = image.partition(id).is_some_and(|partition| partition.leader == node);
+        if !leads && !c.one_in(40) {
+            continue;
+        }
         for (base, entry) in index.ranges(id, Offset::ZERO, Offset(i64::MAX), 1 + c.below(3) as usize) {
             inputs.push(MergeInput { partition: id, base, object: entry.object });
             let end = entry.end.0 - c.one_in(40) as i64;
