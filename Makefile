@@ -15,7 +15,11 @@ BUILT := $(CARGO_TARGET_DIR)/$(TRIPLE)/release/casemate
 TESTS := cargo test --release --locked --features failpoints
 ARGS ?=
 
+<<<<<<< HEAD
 .PHONY: build run test test-long test-clients test-tools bench fmt lint tidy fuzz clean setup test-connect test-streams sim
+=======
+.PHONY: build run cluster test test-long test-clients test-tools bench fmt lint tidy fuzz clean setup test-connect test-streams
+>>>>>>> main
 
 ## build: the stripped static binary dist/casemate
 build: setup
@@ -29,6 +33,10 @@ build: setup
 ## run: serve on loopback from ./casemate-data (ARGS="--set num.partitions=4 …" for more)
 run: build
 	dist/casemate dev $(ARGS)
+
+## cluster: three nodes on loopback from ./casemate-cluster, kept between runs (ARGS="--set num.partitions=4 …" for more)
+cluster: build
+	packaging/cluster dist/casemate ./casemate-cluster $(ARGS)
 
 ## test: formatting, lints, unit and integration tests
 test: setup

@@ -15,14 +15,14 @@ mod requests;
 
 use bytes::Bytes;
 use casemate::base::Offset;
-use casemate::base::ProducerId;
+use casemate::base::{ObjectId, ProducerId};
 use casemate::batch::{
     EndMarker, StoredBatch, check_produced, compression, end_marker, first_at_or_after, looks_transactional,
     parse_end_marker, split_batches, with_max_timestamp,
 };
-use casemate::object::PartitionState;
+use casemate::object::{Listed, PartitionState, Shelf, StoredKey, Sums};
 use casemate::security::bundle::{Bundle, Sealed};
-use casemate::{kafka, kv, metadata, net, peer};
+use casemate::{base, cluster, kafka, kv, metadata, net, peer, quorum, security, store};
 use mutate::{Rng, mutate};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -212,6 +212,52 @@ fn hellos_between_nodes() {
     });
 }
 
+/// What nodes ask and tell each other about stored copies, and the sums that lie beside a copy.
+#[test]
+fn stored_copies_between_nodes() {
+    let (object, snapshot) = (StoredKey::Object(ObjectId(7)), StoredKey::Snapshot { generation: 1, applied: 9 });
+    let asks = [
+        store::Ask::Piece { upload: 3, position: 0, bytes: vec![Bytes::from_static(b"piece")] },
+        store::Ask::Commit { upload: 3, key: object, bytes: 5, digest: 4 },
+        store::Ask::Read { key: snapshot, from: 4, bytes: 100 },
+        store::Ask::List { shelf: Shelf::Objects(3), after: Some(object), limit: 10 },
+        store::Ask::Delete { key: StoredKey::Probe(1) },
+    ];
+    let listed = vec![Listed { key: object, bytes: 8, modified_ms: 9 }; 3];
+    let tells = [
+        store::Tell::Listed { complete: true, copies: listed, more: false },
+        store::Tell::Bytes { total: 9, bytes: Bytes::from_static(b"abc") },
+        store::Tell::Stat { bytes: 1, digest: Some(4) },
+        store::Tell::Full { reason: "voll".to_owned() },
+    ];
+    let seeds: Vec<Vec<u8>> =
+        asks.into_iter().map(|a| a.encode().concat()).chain(tells.into_iter().map(|t| t.encode().concat())).collect();
+    fuzz("stored copies", &seeds, |input| {
+        let input = Bytes::copy_from_slice(input);
+        if let Ok(ask) = store::Ask::decode(input.clone()) {
+            assert_eq!(ask.encode().concat(), input, "what is read is written the same");
+        }
+        if let Ok(tell) = store::Tell::decode(input.clone()) {
+            // A reason may be cut.
+            let again = Bytes::from(tell.clone().encode().concat());
+            assert!(again == input || matches!(tell, store::Tell::Full { .. } | store::Tell::Failed { .. }));
+        }
+    });
+    let whole = Sums::of(&[vec![7; 100_000].into()]).encode().to_vec();
+    fuzz("sums", &[whole], |input| {
+        if let Ok(sums) = Sums::decode(input) {
+            assert_eq!(sums.encode(), input, "what is read is written the same");
+        }
+        // With the right checksum, so that what is behind it is reached too.
+        let mut sealed = input.to_vec();
+        if let Some(body) = sealed.len().checked_sub(4) {
+            let crc = casemate::base::checksum::crc32c(&sealed[..body]).to_be_bytes();
+            sealed[body..].copy_from_slice(&crc);
+            let _ = Sums::decode(&sealed);
+        }
+    });
+}
+
 /// A stream of frames between nodes: cut, decoded, and never larger in memory than what has arrived.
 #[test]
 fn frames_between_nodes() {
@@ -235,6 +281,85 @@ fn frames_between_nodes() {
             }
         }
         assert!(frames * 4 + bytes <= input.len());
+    });
+}
+
+/// What nodes ask and answer about ledgers.
+#[test]
+fn messages_about_ledgers() {
+    use casemate::base::{EntryId, LedgerId, NodeId, WalIncarnation};
+    use casemate::ledger::core::{Identity, Reply};
+    use casemate::ledger::wire::{Answer, Ask, Payload, Read, ReadAnswer, Request};
+
+    let (to, ledger, one) = (WalIncarnation([7; 16]), LedgerId(9), EntryId(1));
+    let payloads = vec![Payload::new([1; 40], Bytes::from(vec![2; 90])), Payload::new([3; 40], Bytes::new())];
+    let append = Ask::Append { durable: one, first: one, payloads: payloads.clone() };
+    let recover = Ask::Recover { durable: one, uploaded: one, first: one, payloads: payloads.clone() };
+    let requests = [append, Ask::Seal, recover].map(|ask| Request { to, ledger, ask }.encode().to_bytes().to_vec());
+    let from = Identity { node: NodeId(2), incarnation: to, boot: 5 };
+    let sealed = Reply::SealAnswer { ledger, through: Some(one), uncertain_from: None, durable: one };
+    let position = Reply::Position { ledger, first: one, synced: one, durable: one };
+    let answers = [sealed, position].map(|reply| Answer { from, reply }.encode().to_vec());
+    let read = Read { to, ledger, from: one, below: EntryId(7), max_bytes: 9 }.encode()[1..].to_vec();
+    let entries = ReadAnswer::Entries { first: one, payloads }.encode().to_bytes().to_vec();
+    let held = ReadAnswer::NotHeld { first: one, next: one }.encode().to_bytes().to_vec();
+    let seeds = [&requests[..], &answers[..], &[read, entries, held]].concat();
+    fuzz("ledgers", &seeds, |input| {
+        let message = Bytes::copy_from_slice(input);
+        if let Ok(request) = Request::decode(&message) {
+            assert_eq!(request.encode().to_bytes(), message, "what is read is written the same");
+        }
+        if let Ok(answer) = Answer::decode(&message) {
+            assert_eq!(answer.encode(), message, "what is read is written the same");
+        }
+        if let Ok(read) = Read::decode(&message) {
+            assert_eq!(Read::decode(&read.encode()[1..]), Ok(read), "what is read is written the same");
+        }
+        if let Ok(answer) = ReadAnswer::decode(&message) {
+            assert_eq!(answer.encode().to_bytes(), message, "what is read is written the same");
+        }
+    });
+}
+
+#[test]
+fn requests_to_join_and_to_manage() {
+    let (node, identity) = (base::NodeId(2), "CN=b".to_owned());
+    let known = security::bundle::KnownNode { node, host: "b.example".to_owned(), port: 9094, identity };
+    let token = security::bundle::Token::new([7; 32]);
+    // The first byte names the kind, and is taken off by who dispatches.
+    let ask = |bytes: bytes::Bytes| bytes[1..].to_vec();
+    let mut seeds = vec![
+        ask(cluster::JoinAsk::Join { token, directory: base::DirectoryId(3) }.encode()),
+        cluster::JoinAnswer::NotLeader { leader: Some(node), nodes: vec![known] }.encode().to_vec(),
+        cluster::JoinAnswer::Refused { for_good: true, why: "no".to_owned() }.encode().to_vec(),
+        ask(cluster::Ask::Drain(node, true).encode(true)),
+        cluster::Managed::Refused("no".to_owned()).encode().to_vec(),
+    ];
+    let image = metadata::Image::default();
+    let quorum = quorum::QuorumStatus {
+        leader: Some(node),
+        term: 1,
+        last_index: Some(4),
+        committed: 5,
+        applied: Some(4),
+        voters: vec![node],
+    };
+    let status = cluster::Status::gather(node, &image, &quorum, &[]);
+    seeds.push(cluster::Managed::Status(Box::new(status)).encode().to_vec());
+    fuzz("requests to join and to manage", &seeds, |input| {
+        if let Ok(asked) = cluster::JoinAsk::decode(input) {
+            assert_eq!(cluster::JoinAsk::decode(&asked.encode()[1..]), Ok(asked), "what is read is written the same");
+        }
+        if let Ok(answer) = cluster::JoinAnswer::decode(input) {
+            assert_eq!(cluster::JoinAnswer::decode(&answer.encode()), Ok(answer), "what is read is written the same");
+        }
+        if let Ok((asked, passed_on)) = cluster::Ask::decode(input) {
+            let written = asked.encode(passed_on);
+            assert_eq!(cluster::Ask::decode(&written[1..]), Ok((asked, passed_on)), "what is read is written the same");
+        }
+        if let Ok(managed) = cluster::Managed::decode(input) {
+            assert_eq!(cluster::Managed::decode(&managed.encode()), Ok(managed), "what is read is written the same");
+        }
     });
 }
 

@@ -10,6 +10,7 @@ mod it {
     mod answers;
     mod batch;
     mod client;
+    mod cluster;
     mod compaction;
     mod crowd;
     mod full_disk;

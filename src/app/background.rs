@@ -11,9 +11,11 @@ use tokio::task::JoinSet;
 use crate::admin::Health;
 use crate::broker::Broker;
 use crate::cli::notify;
+use crate::ledger::PeerLinks;
 use crate::quorum::Quorum;
-use crate::security::ServerTls;
+use crate::security::{NodeTls, ServerTls};
 
+use super::bundled;
 use super::open::Opened;
 use super::probe;
 
@@ -23,10 +25,11 @@ const HEALTH_INTERVAL: Duration = Duration::from_millis(500);
 const CERTIFICATE_DAYS: i64 = 7;
 
 /// Starts everything; dropping the set ends it.
-pub(super) fn spawn(opened: &Opened, health: &Health, tls: Arc<ServerTls>) -> JoinSet<()> {
+pub(super) fn spawn(opened: &Opened, health: &Health, tls: Arc<ServerTls>, peers: Arc<NodeTls>) -> JoinSet<()> {
     let mut background = JoinSet::new();
     let broker = &opened.broker;
     background.spawn(broker.clone().follow_metadata());
+    background.spawn(broker.clone().run_ledger(Arc::new(PeerLinks(opened.cluster.peers.clone()))));
     background.spawn(broker.clone().run_uploader());
     background.spawn(broker.clone().run_maintenance());
     background.spawn(broker.clone().run_coordinators());
@@ -34,7 +37,10 @@ pub(super) fn spawn(opened: &Opened, health: &Health, tls: Arc<ServerTls>) -> Jo
     background.spawn(broker.clone().watch_missing());
     background.spawn(probe::run(broker.clone(), health.clone()));
     background.spawn(watch_health(broker.clone(), tls.clone(), health.clone()));
-    background.spawn(reload_certificates(tls));
+    background.spawn(reload_certificates(tls, peers));
+    if let Some(store) = &opened.bundled {
+        bundled::spawn(store, &opened.quorum, broker, health, &mut background);
+    }
     let (broker, quorum) = (broker.clone(), opened.quorum.clone());
     background.spawn(async move {
         let groups = AtomicU64::new(0);
@@ -73,11 +79,11 @@ async fn watch_health(broker: Arc<Broker>, tls: Arc<ServerTls>, health: Health) 
 }
 
 /// Reads the certificates anew on SIGHUP; those that cannot be used leave the present ones in force.
-async fn reload_certificates(tls: Arc<ServerTls>) {
+async fn reload_certificates(tls: Arc<ServerTls>, peers: Arc<NodeTls>) {
     let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
     while hangup.recv().await.is_some() {
-        let files = tls.clone();
-        match tokio::task::spawn_blocking(move || files.reload()).await {
+        let (clients, nodes) = (tls.clone(), peers.clone());
+        match tokio::task::spawn_blocking(move || clients.reload().and_then(|()| nodes.reload())).await {
             Ok(Ok(())) => tracing::info!("certificates were read anew"),
             Ok(Err(error)) => tracing::error!(%error, "the new certificates cannot be used; the present ones stay"),
             Err(_) => tracing::error!("reading the certificates was interrupted"),

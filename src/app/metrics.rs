@@ -10,10 +10,12 @@ use crate::kafka::WireMetrics;
 use crate::kafka::metrics::LATENCY_BUCKETS_US;
 use crate::kafka::versions::APIS;
 use crate::object::{ObjectMetrics, Objects, Outcome, Request};
+use crate::peer;
 use crate::quorum::Quorum;
 use crate::security::ServerTls;
 use crate::wal::{self, Wal};
 
+use super::bundled;
 use super::open::Opened;
 
 /// Everything that this process counts.
@@ -23,13 +25,15 @@ pub(super) fn collectors(
     tls: Arc<ServerTls>,
     clock: &dyn Clock,
 ) -> Vec<Box<dyn Collect>> {
-    let Opened { broker, quorum, wal, objects } = opened;
+    let Opened { broker, quorum, wal, objects, bundled, cluster } = opened;
+    let bundled = bundled.clone();
     let (broker, quorum, wal, objects) = (broker.clone(), quorum.clone(), wal.clone(), objects.clone());
     let telemetry = broker.clone();
     vec![
         Box::new(ProcessMetrics::new(clock)),
         Box::new(move |out: &mut MetricsWriter| requests(&wire, out)),
         Box::new(move |out: &mut MetricsWriter| write_ahead_log(&wal, out)),
+        Box::new(move |out: &mut MetricsWriter| bundled.iter().for_each(|store| bundled::metrics(store, out))),
         {
             let broker = broker.clone();
             Box::new(move |out: &mut MetricsWriter| compaction(&broker, out))
@@ -41,6 +45,10 @@ pub(super) fn collectors(
         Box::new(move |out: &mut MetricsWriter| clients(&telemetry, out)),
         Box::new(move |out: &mut MetricsWriter| object_storage(&objects, broker.missing(), out)),
         Box::new(move |out: &mut MetricsWriter| metadata(&quorum, out)),
+        {
+            let plane = cluster.plane.clone();
+            Box::new(move |out: &mut MetricsWriter| peers(&plane.metrics(), out))
+        },
         Box::new(move |out: &mut MetricsWriter| {
             let days = tls.days_to_expiry();
             out.gauge("casemate_tls_certificate_days_left", "Days until the node's certificate chain expires.", days);
@@ -222,4 +230,39 @@ fn metadata(quorum: &Quorum, out: &mut MetricsWriter) {
     out.gauge("casemate_quorum_term", "Raft term.", status.term);
     out.gauge("casemate_quorum_committed_index", "Index after the last committed entry.", status.committed);
     out.gauge("casemate_quorum_leader", "1 if this quorum has a leader.", status.leader.is_some() as u64);
+}
+
+/// Connections between nodes, by class of traffic.
+fn peers(metrics: &peer::Metrics, out: &mut MetricsWriter) {
+    type Count = fn(&peer::ClassMetrics) -> u64;
+    let gauges: [(&str, &str, Count); 2] = [
+        ("casemate_peer_served", "Connections that other nodes have open to this one.", |class| class.served),
+        ("casemate_peer_dialled", "Connections that this node has open to others.", |class| class.dialled),
+    ];
+    for (name, help, count) in gauges {
+        let mut family = out.gauges(name, help);
+        for (class, counts) in &metrics.classes {
+            family.sample(&[("class", class.name())], count(counts));
+        }
+    }
+    let counters: [(&str, &str, Count); 6] = [
+        ("casemate_peer_dials_failed_total", "Attempts to reach another node that failed.", |class| class.dials_failed),
+        ("casemate_peer_received_bytes_total", "Bytes received from other nodes.", |class| class.bytes_in),
+        ("casemate_peer_sent_bytes_total", "Bytes sent to other nodes.", |class| class.bytes_out),
+        ("casemate_peer_requests_served_total", "Requests of other nodes.", |class| class.requests_in),
+        ("casemate_peer_requests_total", "Requests to other nodes.", |class| class.requests_out),
+        ("casemate_peer_requests_lost_total", "Requests whose connection ended before the answer.", |class| class.lost),
+    ];
+    for (name, help, count) in counters {
+        let mut family = out.counters(name, help);
+        for (class, counts) in &metrics.classes {
+            family.sample(&[("class", class.name())], count(counts));
+        }
+    }
+    let mut family = out.counters("casemate_peer_refused_total", "Peers that were refused at their hello, by reason.");
+    for (reason, count) in &metrics.refused {
+        family.sample(&[("reason", reason.name())], *count);
+    }
+    let help = "Peers whose TLS handshake failed.";
+    out.counter("casemate_peer_handshakes_failed_total", help, metrics.handshakes_failed);
 }

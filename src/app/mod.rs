@@ -5,13 +5,17 @@
 //! sync left behind is for the next start to find out.
 
 mod background;
+mod bundled;
+mod control;
+mod forming;
 mod metrics;
 mod open;
 mod probe;
+mod services;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -20,8 +24,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::admin;
-use crate::broker::{Broker, BrokerSettings};
+use crate::broker::{Broker, BrokerSettings, Failure};
 use crate::cli::{notify, ready};
+use crate::cluster;
 use crate::config::{Config, Listener as ListenerConfig, Mode};
 use crate::env::{Clock, SystemClock, SystemEntropy, lock_dir};
 use crate::kafka::WireMetrics;
@@ -30,9 +35,14 @@ use crate::kafka::handlers::Handlers;
 use crate::kafka::listener::{Admission, ConnectionLimits, Listener, Security};
 use crate::kafka::throttle::Throttling;
 use crate::net;
-use crate::security::{Authorizer, PrincipalRules, ServerTls};
+use crate::security::{Authorizer, NodeTls, PrincipalRules, ServerTls};
 
-use open::Opened;
+use open::{Opened, Place};
+
+/// How long a node that stops waits until others lead what it led.
+const STEP_DOWN_WAIT: Duration = Duration::from_secs(5);
+/// How long it waits until the others know that it has stopped.
+const LEAVE_WAIT: Duration = Duration::from_secs(2);
 
 /// Why the process ended, with the code that it exits with.
 #[derive(Debug, thiserror::Error)]
@@ -44,15 +54,19 @@ pub enum Error {
     /// A port or the folder is in use, or the folder cannot be.
     #[error("{0}")]
     Taken(String),
+    /// The cluster has given this process up. The next one begins anew.
+    #[error("fenced by the cluster ({0}); start again")]
+    Fenced(String),
 }
 
 impl Error {
-    /// 2 configuration, 3 storage fenced, 4 port or folder not to be had.
+    /// 2 configuration, 3 storage fenced, 4 port or folder not to be had, 5 fenced by the cluster.
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Error::Configuration(_) => 2,
             Error::Storage(_) => 3,
             Error::Taken(_) => 4,
+            Error::Fenced(_) => 5,
         })
     }
 }
@@ -72,13 +86,15 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let bound = bind_kafka(&config)?;
     let admin_socket = bind_one(config.admin)?;
     let admin_address = local(&admin_socket)?;
+    let place = bind_peer(&config, clock.clone())?;
     let endpoints = bound.iter().map(|b| b.config.endpoint(b.address)).collect();
     let addresses: Vec<_> = bound.iter().map(|b| (&b.config, b.address)).collect();
     let static_settings = config.static_settings(&addresses);
     let shown = ready::Addresses::new(&addresses, admin_address);
 
     notify::starting();
-    let opened = open::open(&config, endpoints, static_settings, clock.clone(), Arc::new(SystemEntropy)).await?;
+    let opened =
+        open::open(&config, &place, endpoints, static_settings, clock.clone(), Arc::new(SystemEntropy)).await?;
     let wire_metrics = Arc::new(WireMetrics::new());
     let (stop, stopping) = watch::channel(false);
     let mut tasks = JoinSet::new();
@@ -87,7 +103,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let collectors = metrics::collectors(&opened, wire_metrics, tls.clone(), &*clock);
     let admin_tls = (config.mode == Mode::Serve).then_some(tls.clone());
     tasks.spawn(admin::serve(admin_socket, admin_tls, health.clone(), collectors, stopping));
-    let background = background::spawn(&opened, &health, tls);
+    let background = background::spawn(&opened, &health, tls, place.tls.clone());
     // Before anybody is told: who knows that the node is ready may also end it.
     let ending = Ending::new()?;
     health.ready();
@@ -98,12 +114,14 @@ pub async fn run(config: Config) -> Result<(), Error> {
         Ok(()) => {
             health.stopping();
             notify::stopping();
-            drain(&config, opened, stop, tasks, background).await
+            let ended = drain(&config, opened, stop, tasks, background).await;
+            place.stop.send_replace(true);
+            ended
         }
         Err(error) => {
             // Nothing more is written: the next start decides what of the last moments counts.
             health.fenced(error.to_string());
-            tracing::error!(%error, "storage failed; this node fences itself");
+            tracing::error!(%error, "this node fences itself");
             Err(error)
         }
     }
@@ -132,6 +150,22 @@ fn bind_kafka(config: &Config) -> Result<Vec<Bound>, Error> {
         bound.push(Bound { config: listener.clone(), socket, address });
     }
     Ok(bound)
+}
+
+/// The listener for other nodes; `casemate dev` has none.
+fn bind_peer(config: &Config, clock: Arc<dyn Clock>) -> Result<Place, Error> {
+    let tls = NodeTls::load(config.tls_files.clone(), clock).map_err(|e| Error::Configuration(e.to_string()))?;
+    let (mut socket, mut told) = (None, None);
+    if let Some(peer) = &config.peer {
+        let bound = bind_one(peer.bind).map_err(|error| match error {
+            Error::Taken(why) => Error::Taken(format!("peer.listen: {why}")),
+            other => other,
+        })?;
+        told = Some(peer.endpoint(local(&bound)?));
+        socket = Some(bound);
+    }
+    let stop = watch::Sender::new(false);
+    Ok(Place { tls: Arc::new(tls), told, socket: Mutex::new(socket), stop })
 }
 
 fn bind_one(address: SocketAddr) -> Result<TcpListener, Error> {
@@ -235,7 +269,11 @@ async fn wait(opened: &Opened, ending: Ending) -> Result<(), Error> {
     tokio::select! {
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
-        failed = wal.wait_for(Option::is_some) => Err(Error::Storage(reason(failed.ok().and_then(|r| r.clone())))),
+        failed = wal.wait_for(Option::is_some) => Err(match failed.ok().and_then(|failure| failure.clone()) {
+            Some(Failure::Fenced(why)) => Error::Fenced(why),
+            Some(Failure::Storage(why)) => Error::Storage(why),
+            None => Error::Storage(reason(None)),
+        }),
         failed = quorum.wait_for(Option::is_some) => {
             Err(Error::Storage(reason(failed.ok().and_then(|r| r.as_deref().map(str::to_owned)))))
         }
@@ -244,6 +282,18 @@ async fn wait(opened: &Opened, ending: Ending) -> Result<(), Error> {
 
 fn reason(reason: Option<String>) -> String {
     reason.unwrap_or_else(|| "storage failed".to_owned())
+}
+
+/// Lets another voter lead the quorum at once, instead of after it has missed this one.
+async fn hand_over(opened: &Opened) {
+    let members = opened.quorum.members();
+    let own = opened.broker.node;
+    let last = members.iter().find(|member| member.node == own).and_then(|member| member.matched);
+    let next = members.iter().filter(|member| member.voter && member.node != own).max_by_key(|member| member.matched);
+    if let Some(next) = next.filter(|next| opened.quorum.leads() && next.matched.is_some() && next.matched == last) {
+        let done = opened.quorum.hand_over(next.node).await;
+        tracing::info!(to = %next.node, done, "handed over the lead of the metadata quorum");
+    }
 }
 
 /// Answers what was accepted, moves what is durable to object storage, closes the WAL; all within the bound.
@@ -256,6 +306,11 @@ async fn drain(
 ) -> Result<(), Error> {
     tracing::info!("stopping");
     let bound = Duration::from_millis(config.options.limits.drain_ms);
+    let (node, epoch) = (opened.broker.node, opened.broker.epoch);
+    let left = cluster::step_down(&opened.quorum, node, STEP_DOWN_WAIT.min(bound / 3)).await;
+    if left > 0 {
+        tracing::info!(partitions = left, "others take over the rest when this node has stopped");
+    }
     // First what waits, so that connections have nothing left to wait for.
     opened.broker.begin_stop();
     stop.send_replace(true);
@@ -275,9 +330,15 @@ async fn drain(
     let wal = opened.wal.clone();
     let closed = tokio::task::spawn_blocking(move || wal.close()).await;
     if drained == Ok(true) && closed.is_ok() && opened.broker.registry().exposure().entries == 0 {
-        opened.broker.seal_own_ledger().await;
+        // Without a majority of the voters there is nobody to say it to: a node that stops with the others does not wait long.
+        if tokio::time::timeout(bound / 6, opened.broker.seal_own_ledger()).await.is_err() {
+            tracing::warn!("the metadata quorum does not answer: the next start finds the end of the ledger");
+        }
     }
+    cluster::leave(&opened.quorum, node, epoch, LEAVE_WAIT).await;
+    hand_over(&opened).await;
     opened.quorum.shutdown().await;
+    opened.cluster.peers.stop();
     closed.map_err(|_| Error::Storage("the WAL was not closed cleanly".to_owned()))?;
     tracing::info!("stopped");
     Ok(())

@@ -3,24 +3,30 @@
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
 use crate::base::ClusterId;
-use crate::broker::{self, Broker, BrokerParts, Registry};
+use crate::broker::{self, Broker, BrokerParts, HostHoldings, JoinParts, Registry};
+use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::env::{Clock, Disk, Entropy, RealDisk};
-use crate::metadata::{Command, Endpoint, Response};
+use crate::metadata::{Endpoint, Reject};
 use crate::object::Objects;
-use crate::quorum::{self, Create, Quorum, QuorumOptions};
-use crate::security;
+use crate::quorum::{self, Quorum, QuorumOptions};
+use crate::security::{self, NodeTls};
+use crate::store::Bundled;
 use crate::wal::{OpenError, Wal};
 use tokio_rustls::TlsConnector;
 
-use super::Error;
+use super::bundled::{self, Bundle};
+use super::control::Control;
+use super::forming::{self, Folder};
+use super::{Error, services};
 
-/// Generation of a cluster that was never rebuilt.
-const FIRST_GENERATION: u64 = 1;
 /// How long a first start waits for object storage.
 const BUCKET_WAIT: Duration = Duration::from_secs(5);
 
@@ -30,6 +36,39 @@ pub(super) struct Opened {
     pub quorum: Arc<Quorum>,
     pub wal: Arc<Wal>,
     pub objects: Arc<Objects>,
+    /// Where the nodes keep the objects themselves.
+    pub bundled: Option<Arc<Bundled>>,
+    pub cluster: Arc<Cluster>,
+}
+
+/// This node's place on the peer plane.
+pub(super) struct Place {
+    pub tls: Arc<NodeTls>,
+    /// What other nodes are told; none for a node that has no place among others.
+    pub told: Option<Endpoint>,
+    /// Taken when the listener begins to answer.
+    pub socket: Mutex<Option<TcpListener>>,
+    /// Turns true when this node has no more to say to others.
+    pub stop: watch::Sender<bool>,
+}
+
+impl Place {
+    /// Others are answered from now on.
+    fn listen(&self, cluster: &Cluster) {
+        if let Some(socket) = self.socket.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            tokio::spawn(cluster.server(socket).run(self.stop.subscribe()));
+        }
+    }
+}
+
+/// Why the broker did not join.
+fn join_error(error: broker::StartError) -> Error {
+    match error {
+        broker::StartError::Rejected(reject @ (Reject::Fenced { .. } | Reject::StaleBrokerEpoch { .. })) => {
+            Error::Fenced(reject.to_string())
+        }
+        error => storage(error),
+    }
 }
 
 fn storage(error: impl std::fmt::Display) -> Error {
@@ -68,33 +107,49 @@ fn wal_error(dir: &Path, error: broker::StartError) -> Error {
 
 pub(super) async fn open(
     config: &Config,
+    place: &Place,
     endpoints: Vec<Endpoint>,
     static_settings: BTreeMap<String, String>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
 ) -> Result<Opened, Error> {
-    let objects = open_objects(config, clock.clone(), entropy.clone()).await?;
-    let quorum = open_quorum(config, &objects, entropy.clone()).await?;
+    let (objects, bundle) = open_objects(config, clock.clone(), entropy.clone()).await?;
+    let (cluster, quorum) = open_quorum(config, place, &objects, bundle.as_ref(), &clock, entropy.clone()).await?;
+    let bundled = bundle.map(|bundle| bundle.follow(&quorum));
     let memory = config.options.wal.memory_bytes;
     let registry = Arc::new(Registry::new(memory, config.options.objects.upload_bytes, clock.clone()));
 
     let image = quorum.image().borrow().clone();
     let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(&config.data_dir));
-    let wal_options = config.wal_options();
-    let (for_wal, wal_clock, wal_entropy, wal_image) =
-        (registry.clone(), clock.clone(), entropy.clone(), image.clone());
-    let opened = tokio::task::spawn_blocking(move || {
-        broker::open_wal(disk, &*wal_entropy, &*wal_clock, wal_options, &wal_image, for_wal)
-    })
-    .await
-    .map_err(storage)?
-    .map_err(|error| wal_error(&config.data_dir, error))?;
+    let (wal_options, node) = (config.wal_options(), config.node);
+    let (for_wal, wal_entropy, wal_image) = (registry.clone(), entropy.clone(), image.clone());
+    let mut opened =
+        tokio::task::spawn_blocking(move || broker::open_wal(disk, &*wal_entropy, wal_options, &wal_image, for_wal))
+            .await
+            .map_err(storage)?
+            .map_err(|error| wal_error(&config.data_dir, error))?;
     let wal = opened.wal.clone();
+    services::of_ledgers(&cluster, &opened.hosted);
 
-    let joined = broker::join(&quorum, config.node, &wal, endpoints, &*clock).await.map_err(storage)?;
+    let control = Control::new(&cluster, &quorum, &clock);
+    control.ask(config, &cluster, &wal, &registry);
+    let join = JoinParts {
+        quorum: &quorum,
+        node,
+        opened: &mut opened,
+        registry: &registry,
+        peers: Some(cluster.peers.clone()),
+        endpoints,
+        clock: &*clock,
+        registered: &|epoch, recovery| control.registered(epoch, recovery),
+    };
+    let joined = broker::join(join).await.map_err(join_error)?;
     let image = quorum.image().borrow().clone();
-    let report = broker::open_partitions(&registry, config.node, &image, opened, clock.wall_ms()).map_err(storage)?;
-    if let Some(torn) = &report.torn {
+    let place = (config.node, joined.epoch);
+    let peers = Some(cluster.peers.clone());
+    let holdings = Arc::new(HostHoldings::new(joined.host.clone(), peers));
+    broker::open_partitions(&registry, place, &image, &*holdings, clock.wall_ms()).map_err(storage)?;
+    if let Some(torn) = &opened.report.torn {
         tracing::warn!(?torn, "the WAL ended in a torn tail; what was cut is kept in quarantine");
     }
     let parts = BrokerParts {
@@ -105,36 +160,49 @@ pub(super) async fn open(
         objects: objects.clone(),
         wal: wal.clone(),
         registry,
+        holdings,
         joined,
+        lease: control.lease.clone(),
         clock,
         entropy,
     };
-    Ok(Opened { broker: Broker::new(parts), quorum, wal, objects })
+    let broker = Broker::new(parts);
+    services::of_broker(&cluster, &broker);
+    Ok(Opened { broker, quorum, wal, objects, bundled, cluster })
 }
 
-async fn open_quorum(config: &Config, objects: &Objects, entropy: Arc<dyn Entropy>) -> Result<Arc<Quorum>, Error> {
+/// Opens the metadata, lets others reach them, and waits until they are up to date.
+async fn open_quorum(
+    config: &Config,
+    place: &Place,
+    objects: &Objects,
+    bundle: Option<&Bundle>,
+    clock: &Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+) -> Result<(Arc<Cluster>, Arc<Quorum>), Error> {
     let dir = config.data_dir.join("metadata");
-    // Metadata are made only together with the WAL: a folder that has one and not the other has lost something.
-    let create = if is_empty(&config.data_dir.join("wal")) { Create::Quorum } else { Create::No };
-    let quorum = Quorum::start(QuorumOptions { dir, node: config.node, create }, entropy).await;
+    let folder = Folder::read(config)?;
+    let cluster = forming::plane(config, &folder, place.tls.clone(), clock.clone(), entropy.clone());
+    let options = QuorumOptions { dir, node: config.node, create: folder.create };
+    let quorum = Quorum::open(options, cluster.transport(), entropy).await;
     let quorum = quorum.map_err(|error| metadata_error(config, error))?;
-    let init = Command::InitCluster { cluster: config.cluster, generation: FIRST_GENERATION };
-    let known = quorum.image().borrow().cluster;
+    cluster.acquaintances.take(&quorum.image().borrow().nodes);
+    tokio::spawn(cluster.acquaintances.clone().follow(quorum.image()));
+    services::of_quorum(config, &cluster, &quorum, clock);
+    if let Some(bundle) = bundle {
+        bundle.connect(&cluster);
+    }
+    place.listen(&cluster);
+    forming::take_part(config, folder, &cluster, &quorum).await?;
+    let known = forming::known_cluster(&quorum);
     if known != config.cluster {
         if known == ClusterId::default() {
             refuse_known_bucket(config, objects).await?;
         }
-        match quorum.propose(&init).await.map_err(storage)? {
-            Response::Rejected(reject) => {
-                return Err(Error::Configuration(format!(
-                    "cluster_id = {} does not fit the metadata folder ({reject}): put the right casemate.toml and folder together",
-                    config.cluster
-                )));
-            }
-            _ => tracing::info!(cluster = %config.cluster, "a new cluster"),
-        }
+        forming::name_cluster(config, &quorum).await?;
     }
-    Ok(quorum)
+    forming::record_self(config, &quorum, place.told.clone(), place.tls.subject(), clock.wall_ms()).await?;
+    Ok((cluster, quorum))
 }
 
 /// New metadata beside a bucket that this cluster has written to would give its object ids out again.
@@ -158,7 +226,7 @@ async fn refuse_known_bucket(config: &Config, objects: &Objects) -> Result<(), E
     }
 }
 
-fn is_empty(dir: &Path) -> bool {
+pub(super) fn is_empty(dir: &Path) -> bool {
     match std::fs::read_dir(dir) {
         Ok(mut entries) => entries.next().is_none(),
         Err(error) => error.kind() == ErrorKind::NotFound,
@@ -169,7 +237,12 @@ async fn open_objects(
     config: &Config,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
-) -> Result<Arc<Objects>, Error> {
+) -> Result<(Arc<Objects>, Option<Bundle>), Error> {
+    let (folder, folder_clock, folder_entropy) = (config.clone(), clock.clone(), entropy.clone());
+    let opened = tokio::task::spawn_blocking(move || bundled::open(&folder, folder_clock, folder_entropy)).await;
+    if let Some((objects, bundle)) = opened.map_err(storage)?.map_err(|e| Error::Configuration(e.to_string()))? {
+        return Ok((objects, Some(bundle)));
+    }
     let objects = &config.options.objects;
     let tls = match config.path(&objects.ca_file) {
         None => None,
@@ -185,5 +258,6 @@ async fn open_objects(
     tokio::task::spawn_blocking(move || Objects::open(&options, cluster, tls, clock, entropy))
         .await
         .map_err(storage)?
+        .map(|objects| (objects, None))
         .map_err(|e| Error::Configuration(e.to_string()))
 }

@@ -52,6 +52,15 @@ pub const PRODUCER_WINDOW: usize = 5;
 /// Transactional ids of one partition of `__transaction_state`, and its share of requests that wait there.
 pub const TRANSACTIONAL_IDS_MAX: usize = 1_000_000;
 pub const PARKED_REQUESTS_MAX: usize = 10_000;
+/// Partitions that one question about a transaction may name: more than a transaction's record, half a largest batch, has
+/// room for.
+pub const ADMIT_PARTITIONS_MAX: usize = BATCH_BYTES_DEFAULT / 2 / 4;
+/// Bytes of such a question: names and numbers of what would not fit into that record are refused unasked.
+pub const ADMIT_BYTES_MAX: usize = 2 * MIB;
+/// Partitions of all transactions that one message of markers ends. They are appended in one go.
+pub const MARKERS_PARTITIONS_MAX: usize = 2_000;
+/// Messages of markers under way to one node.
+pub const MARKERS_MESSAGES_MAX: usize = 4;
 /// Bytes that a compressed batch may decompress to, whatever it claims.
 pub const DECOMPRESSED_BYTES_MAX: usize = 256 * MIB;
 /// Largest message body between nodes for consensus: the entries of one append, of which one command must fit.
@@ -62,6 +71,12 @@ pub const PEER_LEDGER_BODY_BYTES_MAX: usize = BATCH_BYTES_MAX + MIB;
 pub const PEER_CONTROL_BODY_BYTES_MAX: usize = COMMAND_BYTES_MAX + MIB;
 /// The same for bulk: tails that are copied, a largest batch among them, and pieces of snapshots.
 pub const PEER_BULK_BODY_BYTES_MAX: usize = BATCH_BYTES_MAX + MIB;
+/// Entries in one message about a ledger.
+pub const LEDGER_MESSAGE_ENTRIES_MAX: usize = 4096;
+/// Bytes of the entries in one answer to a read of a ledger; one largest entry always fits.
+pub const LEDGER_READ_BYTES_MAX: usize = 4 * MIB;
+/// Bytes of the entries that one node reads for others at once.
+pub const LEDGER_READS_BYTES_MAX: usize = 2 * PEER_BULK_BODY_BYTES_MAX;
 /// Requests that are under way on one connection between nodes.
 pub const PEER_REQUESTS_MAX: usize = 1024;
 /// Bytes of requests, and of answers not yet written, that are under way on one connection between nodes: twice a
@@ -80,6 +95,14 @@ pub const PEER_TOOLS_MAX: usize = 8;
 pub const PEER_HELLO_BYTES_MAX: usize = 1024;
 /// Bytes of the sentence in which a node says why it refuses.
 pub const PEER_REFUSAL_BYTES_MAX: usize = 768;
+/// Bytes of a stored object in one message between nodes.
+pub const STORE_PIECE_BYTES: usize = 4 * MIB;
+/// Longest thing that the bundled store keeps: a snapshot with its envelope.
+pub const STORED_BYTES_MAX: usize = SNAPSHOT_BYTES_MAX + MIB;
+/// Copies from other nodes that are on their way to this one's disk.
+pub const STORE_UPLOADS_MAX: usize = 64;
+/// Names in one listing between nodes.
+pub const STORE_LIST_MAX: usize = 4096;
 /// Largest join bundle, sealed.
 pub const JOIN_BUNDLE_BYTES_MAX: usize = 512 * KIB;
 /// Alignment of WAL blocks: a torn write of one block cannot touch its predecessor's sectors.
@@ -98,9 +121,15 @@ const _: () = assert!(PEER_RAFT_BODY_BYTES_MAX > COMMAND_BYTES_MAX && PEER_CONTR
 const _: () = assert!(RAFT_ENTRIES_BYTES_MAX + MIB <= PEER_RAFT_BODY_BYTES_MAX, "an append fits into its message");
 const _: () = assert!(SNAPSHOT_PIECE_BYTES + MIB <= PEER_RAFT_BODY_BYTES_MAX, "a piece fits into its message");
 const _: () = assert!(PEER_LEDGER_BODY_BYTES_MAX > BATCH_BYTES_MAX, "a largest batch must fit in an entry's message");
+const _: () = assert!(LEDGER_READ_BYTES_MAX + MIB < PEER_BULK_BODY_BYTES_MAX && LEDGER_MESSAGE_ENTRIES_MAX * 8 < MIB);
 const _: () = assert!(PEER_BULK_BODY_BYTES_MAX > COMMAND_BYTES_MAX && PEER_BULK_BODY_BYTES_MAX > BATCH_BYTES_MAX);
+const _: () = assert!(STORE_PIECE_BYTES + MIB <= PEER_BULK_BODY_BYTES_MAX, "a piece fits into its message");
+const _: () = assert!(64 * STORE_LIST_MAX <= PEER_BULK_BODY_BYTES_MAX, "a listing fits into its message");
 const _: () = assert!(PEER_LEDGER_BODY_BYTES_MAX < i32::MAX as usize);
 const _: () = assert!(PEER_BULK_BODY_BYTES_MAX < i32::MAX as usize);
 const _: () =
     assert!(PEER_RAFT_BODY_BYTES_MAX <= PEER_RAFT_BYTES_MAX && PEER_CONTROL_BODY_BYTES_MAX <= PEER_CONTROL_BYTES_MAX);
+const _: () = assert!(ADMIT_BYTES_MAX < PEER_CONTROL_BODY_BYTES_MAX && ADMIT_PARTITIONS_MAX < ADMIT_BYTES_MAX);
+const _: () =
+    assert!(MARKERS_PARTITIONS_MAX * 64 < PEER_CONTROL_BODY_BYTES_MAX, "a marker on one partition takes 47 bytes");
 const _: () = assert!(PEER_REFUSAL_BYTES_MAX + 64 <= PEER_HELLO_BYTES_MAX, "a refusal answers a hello");

@@ -18,6 +18,9 @@ pub enum ProduceError {
     TooLarge { bytes: usize, max: usize },
     #[error("timestamp {timestamp} is out of the allowed range around {now}")]
     Timestamp { timestamp: i64, now: i64 },
+    /// Of acks=all.
+    #[error("the ledger has {set} replicas, and min.insync.replicas asks for {needed}")]
+    NotEnoughReplicas { set: usize, needed: usize },
     #[error("zstd needs Produce version 7 or newer")]
     CompressionVersion,
     /// Places within the batch, the first of them if there are many.
@@ -39,6 +42,9 @@ pub enum ProduceError {
     Unknown(#[from] UnknownOutcome),
     #[error("the state of producers cannot be read: {0}")]
     State(FetchError),
+    /// The records may be durable or not.
+    #[error("this node has no lease: it may not answer for the partition")]
+    NoLease,
 }
 
 /// Why records cannot be read.
@@ -56,6 +62,8 @@ pub enum FetchError {
     Missing(Offset),
     #[error("stored bytes are no record batch")]
     Broken,
+    #[error("this node has no lease: it may not answer for the partition")]
+    NoLease,
 }
 
 /// Why an offset cannot be found.

@@ -50,7 +50,14 @@ impl Broker {
         debug_assert!(
             permit.covers(crate::security::Operation::Read, crate::security::Resource::topic(&partition.topic))
         );
-        self.read_batches(partition, from, max_bytes, at_least_one, isolation).await
+        let fetched = self.read_batches(partition, from, max_bytes, at_least_one, isolation).await?;
+        // Asked last: what was read while the lease ran out is not what the partition holds now.
+        if self.lease.is_valid() {
+            partition.traffic.served(&fetched.batches);
+            Ok(fetched)
+        } else {
+            Err(FetchError::NoLease)
+        }
     }
 
     /// As [`Broker::read`], for this broker's own readers.

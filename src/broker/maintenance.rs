@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::base::{ObjectId, Offset, PartitionId};
-use crate::metadata::{Command, MergeInput, MergeOutput, ObjectState, RangeEntry};
+use crate::metadata::{Command, Image, MergeInput, MergeOutput, ObjectState, RangeEntry};
 use crate::object::{ObjectBuilder, ReadError};
 use crate::partition::Partition;
 use crate::quorum::Unsettled;
@@ -37,12 +37,17 @@ impl Broker {
         }
     }
 
-    /// One round of everything. `stored` is how many commands the last snapshot of this process has applied. What
+    /// One round of everything that is this broker's to do: for the partitions that it leads and, beside the quorum's leader,
+    /// for the cluster. `stored` is how many commands the last snapshot of this process has applied. What
     /// fails is said and tried again in the next round; it does not keep the rest from its turn.
     pub(super) async fn maintain(&self, stored: &mut Option<u64>) {
         self.expire_producers();
         said("retention", self.apply_retention().await);
         self.merge_small_ranges().await;
+        // For the whole cluster: by one broker, the one beside the quorum's leader.
+        if !self.quorum.leads() {
+            return;
+        }
         said("the purge of the index", self.purge().await);
         said("giving up prepared objects", self.abandon_prepared().await);
         said("the snapshot and the sweep", self.snapshot_and_sweep(stored).await);
@@ -107,7 +112,7 @@ impl Broker {
         loop {
             let ranges = self.ranges_of(partition.id, from, end).await?;
             for group in groups(&ranges, limit, settings.segment_ms, self.options.merge_ranges) {
-                let at_work = || (self.ledger.next(), self.reads.load(Ordering::Relaxed));
+                let at_work = || (self.ledger.appended(), self.reads.load(Ordering::Relaxed));
                 let (begun, before) = (self.clock.boottime(), at_work());
                 self.merge(partition, group).await?;
                 // Clients come first: beside them merging takes a tenth of the time, or a third when a partition has
@@ -191,15 +196,13 @@ impl Broker {
         Ok(())
     }
 
-    /// Objects that an earlier incarnation prepared and will never commit.
+    /// Objects that a process prepared which is fenced or was replaced: it will never commit them.
     async fn abandon_prepared(&self) -> Result<(), UploadError> {
-        let abandoned: Vec<_> = self
-            .unsettled(Unsettled::Prepared)
-            .await?
-            .into_iter()
-            .filter(|(_, state, _)| !matches!(state, ObjectState::Prepared { epoch, .. } if *epoch == self.epoch))
-            .map(|(id, _, _)| id)
-            .collect();
+        let prepared = self.unsettled(Unsettled::Prepared).await?;
+        // The image may be older than what the index says: an epoch that it does not know yet is no old one.
+        let image = self.image();
+        let abandoned: Vec<_> =
+            prepared.into_iter().filter(|(_, state, _)| is_abandoned(&image, state)).map(|(id, _, _)| id).collect();
         if !abandoned.is_empty() {
             self.propose(Command::AbortObjects { objects: abandoned, now_ms: self.clock.wall_ms() }).await?;
         }
@@ -240,6 +243,15 @@ impl Broker {
     }
 }
 
+/// Whether nobody can commit a prepared object any more.
+fn is_abandoned(image: &Image, state: &ObjectState) -> bool {
+    let ObjectState::Prepared { node, epoch } = state else { return false };
+    match image.brokers.get(node) {
+        Some(broker) => broker.epoch > *epoch || (broker.epoch == *epoch && broker.fenced),
+        None => epoch.0 < image.next_broker_epoch,
+    }
+}
+
 fn said(what: &str, result: Result<(), UploadError>) {
     if let Err(error) = result {
         tracing::warn!(%error, "{what} failed and will be tried again");
@@ -276,6 +288,8 @@ fn groups(ranges: &[(Offset, RangeEntry)], limit: u64, segment_ms: i64, least: u
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::{BrokerEpoch, NodeId};
+    use crate::metadata;
 
     fn range(base: i64, end: i64, bytes: u64, time: i64) -> (Offset, RangeEntry) {
         let entry = RangeEntry {
@@ -289,6 +303,29 @@ mod tests {
             length: 0,
         };
         (Offset(base), entry)
+    }
+
+    #[test]
+    fn only_what_a_former_process_prepared_is_given_up() {
+        let prepared = |node, epoch| ObjectState::Prepared { node: NodeId(node), epoch: BrokerEpoch(epoch) };
+        let broker = |epoch, fenced| metadata::Broker {
+            epoch: BrokerEpoch(epoch),
+            incarnation: Default::default(),
+            boot: 1,
+            endpoints: Vec::new(),
+            version: String::new(),
+            registered_ms: 0,
+            fenced,
+        };
+        let mut image = Image { next_broker_epoch: 9, ..Image::default() };
+        image.brokers.insert(NodeId(1), broker(5, false));
+        image.brokers.insert(NodeId(2), broker(6, true));
+        let table =
+            [(1, 5, false), (1, 4, true), (1, 9, false), (2, 6, true), (2, 9, false), (3, 8, true), (3, 9, false)];
+        for (node, epoch, expected) in table {
+            assert_eq!(is_abandoned(&image, &prepared(node, epoch)), expected, "epoch {epoch} of node {node}");
+        }
+        assert!(!is_abandoned(&image, &ObjectState::Live));
     }
 
     #[test]

@@ -11,10 +11,21 @@ mod configs;
 mod coordinator;
 mod describe;
 mod error;
+mod exposure;
 mod fetch;
+mod handover;
+mod holdings;
+mod leading;
+mod lease;
+mod ledgers;
+mod load;
 mod maintenance;
 mod missing;
+#[cfg(test)]
+mod moves_tests;
 mod offsets;
+mod opening;
+mod placement;
 mod produce;
 mod producer_ids;
 mod producer_state;
@@ -23,6 +34,7 @@ mod reconcile;
 mod registry;
 mod retention;
 pub mod settings;
+mod shadow;
 mod start;
 mod stop;
 pub mod telemetry;
@@ -41,23 +53,32 @@ use tokio::sync::{Mutex, Notify, Semaphore, watch};
 
 use crate::base::{BrokerEpoch, LedgerId, NodeId, TopicId};
 use crate::env::{Clock, Entropy};
-use crate::ledger::LedgerWriter;
+use crate::ledger::{Host, LedgerWriter};
 use crate::metadata::{Image, Topic};
 use crate::object::Objects;
-use crate::quorum::{Quorum, QuorumStatus};
+use crate::quorum::{Quorum, QuorumStatus, QuorumView};
 use crate::wal::Wal;
 
 pub use compaction::CompactionMetrics;
 pub use configs::Settings;
-pub use coordinator::{CoordinatorError, CoordinatorKind, OFFSETS_TOPIC, TRANSACTIONS_TOPIC};
+pub use coordinator::{
+    AdmissionService, AdmittedOffsets, CoordinatorError, CoordinatorKind, MarkerService, NoAnswer, OFFSETS_TOPIC,
+    Remote, TRANSACTIONS_TOPIC,
+};
 pub use error::{ChangeError, FetchError, OffsetsError, ProduceError};
+pub use exposure::Exposure;
 pub use fetch::Fetched;
+pub use holdings::{HeldEntry, Holdings, HostHoldings, PullError};
+pub use lease::{IsAlone, LEASE, Lease};
+pub use ledgers::QuorumRegistrations;
+pub use load::{Load, LoadMeter, PARTITION_LOADS_MAX, PartitionLoad};
 pub use missing::Missing;
 pub use offsets::{FoundOffset, OffsetQuery};
+pub use placement::{spread_leaders, takes_partitions};
 pub use produce::ProduceContext;
-pub use registry::{Exposure, Registry};
+pub use registry::{Failure, Registry};
 pub use settings::{BrokerSettings, TopicSettings};
-pub use start::{Joined, OpenedWal, StartError, join, open_partitions, open_wal};
+pub use start::{JoinParts, Joined, OpenedWal, StartError, join, open_partitions, open_wal};
 pub use stop::Stopping;
 pub use topics::{NewTopic, is_internal_topic};
 pub use transactions::{Admission, InTransaction, NotAdmitted, TransactionEnd, TransactionGate, transactional_header};
@@ -91,7 +112,9 @@ pub struct BrokerParts {
     pub objects: Arc<Objects>,
     pub wal: Arc<Wal>,
     pub registry: Arc<Registry>,
+    pub holdings: Arc<dyn Holdings>,
     pub joined: Joined,
+    pub lease: Arc<Lease>,
     pub clock: Arc<dyn Clock>,
     pub entropy: Arc<dyn Entropy>,
 }
@@ -109,7 +132,13 @@ pub struct Broker {
     objects: Arc<Objects>,
     wal: Arc<Wal>,
     registry: Arc<Registry>,
-    ledger: LedgerWriter,
+    lease: Arc<Lease>,
+    /// What the WAL has that this process did not write.
+    holdings: Arc<dyn Holdings>,
+    openings: opening::Openings,
+    moves: handover::Moves,
+    ledger: Arc<LedgerWriter>,
+    host: Arc<Host>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     image: watch::Receiver<Arc<Image>>,
@@ -157,7 +186,12 @@ impl Broker {
             objects: parts.objects,
             wal: parts.wal,
             registry: parts.registry,
+            lease: parts.lease,
+            holdings: parts.holdings,
+            openings: opening::Openings::default(),
+            moves: handover::Moves::default(),
             ledger: parts.joined.ledger,
+            host: parts.joined.host,
             clock: parts.clock,
             entropy: parts.entropy,
             image,
@@ -179,6 +213,8 @@ impl Broker {
             stopping: watch::Sender::new(false),
         });
         broker.resolve_settings(&Image::default(), &start);
+        broker.find_openings(&start);
+        broker.find_moves(&start);
         broker
     }
 
@@ -208,6 +244,11 @@ impl Broker {
         &self.telemetry
     }
 
+    /// Whether this process may answer for the partitions that it leads.
+    pub fn lease(&self) -> &Arc<Lease> {
+        &self.lease
+    }
+
     pub fn registry(&self) -> &Registry {
         &self.registry
     }
@@ -220,12 +261,22 @@ impl Broker {
         &self.objects
     }
 
+    /// This node as a holder of ledgers.
+    pub fn host(&self) -> &Arc<Host> {
+        &self.host
+    }
+
     pub fn ledger_id(&self) -> LedgerId {
         self.ledger.id()
     }
 
     pub fn quorum_status(&self) -> QuorumStatus {
         self.quorum.status()
+    }
+
+    /// The metadata quorum as its leader sees it; none if no leader answers.
+    pub async fn quorum_view(&self) -> Option<QuorumView> {
+        self.quorum.view().await
     }
 
     pub fn upload_metrics(&self) -> &UploadMetrics {

@@ -62,6 +62,9 @@ impl Broker {
         };
         let below_limit = |found: &TimestampedOffset| found.offset < limit;
         let plain = |offset: Offset| FoundOffset { offset, timestamp: -1, leader_epoch: partition.epoch_at(offset) };
+        if !self.lease.is_valid() {
+            return Err(FetchError::NoLease.into());
+        }
         Ok(match query {
             OffsetQuery::Latest => Some(FoundOffset { leader_epoch: at.leader_epoch, ..plain(limit) }),
             OffsetQuery::Earliest => Some(plain(at.log_start)),

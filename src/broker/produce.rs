@@ -7,6 +7,7 @@ use bytes::Bytes;
 use crate::batch::{self, Compression, Header, StoredBatch, TimestampType};
 use crate::env::failpoint;
 use crate::ledger::LedgerError;
+use crate::metadata::Topic;
 use crate::partition::{AppendError, Appended, Guard, Origin, Partition, ProducerError};
 use crate::security::Permit;
 
@@ -27,6 +28,8 @@ pub struct ProduceContext<'a> {
     pub settings: &'a TopicSettings,
     /// Codecs that the request's version may carry.
     pub zstd_allowed: bool,
+    /// Members that the ledger's set must have; 0 where the request does not ask for all (acks=0 and acks=1).
+    pub replicas_needed: usize,
     /// By CLOCK_BOOTTIME: until when the request may wait for room in the WAL, all its batches together.
     pub room_deadline: Duration,
     /// Of transactional batches.
@@ -49,7 +52,12 @@ impl Broker {
         debug_assert!(
             permit.covers(crate::security::Operation::Write, crate::security::Resource::topic(&partition.topic))
         );
+        let (set, needed) = (self.ledger.set_size(), context.replicas_needed);
+        if set < needed {
+            return Err(ProduceError::NotEnoughReplicas { set, needed });
+        }
         let now_ms = self.clock.wall_ms();
+        let bytes = records.len();
         let (header, batch) = prepare(records, context, now_ms)?;
         let mut origin = Origin::Client(guard);
         let mut verifications = 0;
@@ -66,7 +74,12 @@ impl Broker {
                     let answer = self.admit(transaction, &[(partition, header)]).await.pop();
                     origin = Origin::Client(answer.transpose()?.flatten());
                 }
-                appended => return appended,
+                appended => {
+                    if appended.is_ok() {
+                        partition.traffic.appended(bytes);
+                    }
+                    return appended;
+                }
             }
         }
     }
@@ -83,7 +96,7 @@ impl Broker {
     ) -> Result<Appended, ProduceError> {
         loop {
             // Registered before the attempt, so that room made in between is not missed.
-            let room = self.room.notified();
+            let (room, relieved) = (self.room.notified(), self.ledger.relieved().notified());
             match partition.append(&self.ledger, header, batch.clone(), origin, now_ms) {
                 Err(AppendError::Ledger(LedgerError::Full)) => {
                     let left = room_deadline.saturating_sub(self.clock.boottime());
@@ -92,16 +105,31 @@ impl Broker {
                     }
                     self.registry.upload_due.notify_one();
                     // Woken by new room, or by the clock to look again.
-                    let _ = tokio::time::timeout(left.min(SLOWEST), room).await;
+                    let either = async {
+                        tokio::select! {
+                            () = room => {}
+                            () = relieved => {}
+                        }
+                    };
+                    let _ = tokio::time::timeout(left.min(SLOWEST), either).await;
                 }
                 appended => return Ok(appended?),
             }
         }
     }
 
-    /// Waits until an append is durable.
+    /// Members that the ledger's set must have for acks=all: `min.insync.replicas`, but no more than the topic has replicas.
+    pub fn replicas_needed(&self, topic: &Topic, settings: &TopicSettings) -> usize {
+        let least = settings.min_insync_replicas.min(topic.replication_factor.into());
+        usize::try_from(least).unwrap_or(0)
+    }
+
+    /// Waits until an append is durable and this process may say so.
     pub async fn durable(&self, appended: Appended) -> Result<(), ProduceError> {
         appended.durable().await?;
+        if !self.lease.is_valid() {
+            return Err(ProduceError::NoLease);
+        }
         failpoint::hit("reply-before");
         Ok(())
     }

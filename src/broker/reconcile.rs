@@ -5,12 +5,14 @@ use std::sync::{Arc, PoisonError};
 
 use tokio::sync::watch;
 
-use crate::base::PartitionId;
 use crate::metadata::{Command, ConfigResource, Image, Response, Topic};
-use crate::partition::{Partition, RecoveredGap};
 
+use super::opening::{Arrival, Opener, partitions_of};
 use super::settings::{BrokerSettings, Layers};
 use super::{Broker, ChangeError, TopicSettings};
+
+/// Partitions that are opened before others get their turn.
+const OPENINGS_IN_A_ROW: usize = 16;
 
 impl Broker {
     /// Proposes a command and, once it is applied, reconciles with the result, so that whoever asked for the change
@@ -27,10 +29,13 @@ impl Broker {
 
     /// Runs until the process ends.
     pub async fn follow_metadata(self: Arc<Self>) {
-        let mut image = self.image.clone();
-        while image.changed().await.is_ok() {
-            self.reconcile().await;
-        }
+        let follow = async {
+            let mut image = self.image.clone();
+            while image.changed().await.is_ok() {
+                self.reconcile().await;
+            }
+        };
+        tokio::join!(follow, self.run_openings(), self.run_moves());
     }
 
     /// Brings the open partitions in line with the newest image.
@@ -40,42 +45,65 @@ impl Broker {
         if image.applied <= reconciled.applied {
             return;
         }
+        let opener = self.opener(&image);
         for (id, topic) in image.topics.iter() {
             let before = reconciled.topics.get(id);
             if before.is_none_or(|before| !Arc::ptr_eq(before, topic)) {
-                self.reconcile_topic(before.map(|t| &**t), topic);
+                self.reconcile_topic(&opener, &reconciled, topic).await;
             }
         }
-        for (id, topic) in reconciled.topics.iter().filter(|(id, _)| !image.topics.contains_key(*id)) {
-            for index in 0..topic.partitions.len() {
-                self.registry.close(PartitionId { topic: *id, index: index as i32 });
+        drop(opener);
+        for topic in reconciled.topics.values().filter(|topic| !image.topics.contains_key(&topic.id)) {
+            for (id, _) in partitions_of(topic) {
+                self.openings.remove(id);
+                self.moves.remove(id);
+                self.registry.close(id);
             }
         }
         self.resolve_settings(&reconciled, &image);
         *reconciled = image;
+        drop(reconciled);
         self.coordinators.reconciled();
     }
 
-    fn reconcile_topic(&self, before: Option<&Topic>, topic: &Topic) {
-        for (index, partition) in topic.partitions.iter().enumerate() {
-            let known = before.and_then(|b| b.partitions.get(index));
+    async fn reconcile_topic(&self, opener: &Opener<'_>, before: &Image, topic: &Topic) {
+        let known_topic = before.topics.get(&topic.id);
+        let mut opened = 0;
+        for (id, partition) in partitions_of(topic) {
+            let known = known_topic.and_then(|known| known.partitions.get(id.index as usize));
             if known.is_some_and(|known| Arc::ptr_eq(known, partition)) {
                 continue;
             }
-            let id = PartitionId { topic: topic.id, index: index as i32 };
+            if let Some(departed) = self.registry.departed(id) {
+                departed.follow(partition);
+                self.registry.forget_departed(id);
+            }
+            if partition.leader != self.node {
+                self.openings.remove(id);
+                self.moves.remove(id);
+                self.registry.depart(id);
+                continue;
+            }
+            if self.registry.get(id).is_some_and(|open| open.positions().leader_epoch != partition.leader_epoch) {
+                // It went away and came back between two images: others may have appended.
+                self.registry.depart(id);
+            }
             match self.registry.get(id) {
-                Some(open) if partition.leader == self.node => open.follow(partition),
-                Some(_) => self.registry.close(id),
-                None if partition.leader == self.node => {
-                    let opened: Result<_, RecoveredGap> = self
-                        .registry
-                        .open(id, |slot| Partition::open(id, topic.name.clone(), slot, partition, Vec::new(), 0));
-                    if let Err(gap) = opened {
-                        tracing::error!(%gap, "a partition cannot be opened");
+                Some(open) => open.follow(partition),
+                None => {
+                    let arrival = Arrival::between(before, known.map(|known| &**known), opener.image, partition);
+                    match opener.open(topic, id, partition, arrival.handed_over) {
+                        Ok(()) => self.openings.remove(id),
+                        Err(_) => self.openings.add(id, arrival),
+                    }
+                    opened += 1;
+                    if opened % OPENINGS_IN_A_ROW == 0 {
+                        // Requests are served on the same threads.
+                        tokio::task::yield_now().await;
                     }
                 }
-                None => {}
             }
+            self.moves.consider(id, partition, self.node);
         }
     }
 

@@ -3,25 +3,38 @@
 //! The order is the one that several nodes need too: take a new broker epoch, seal the ledgers of the predecessor,
 //! set their ends in the metadata, open a ledger of one's own, then open the partitions on what was recovered.
 
-use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::base::{EntryId, LedgerId, NodeId, PartitionId};
-use crate::batch::{self, Header};
+use crate::base::{BrokerEpoch, EntryId, LedgerId, NodeId, WalIncarnation};
 use crate::env::{Clock, Disk, Entropy};
-use crate::ledger::{self, LedgerWriter, LocalReplica, Replica};
+use crate::ledger::core::Identity;
+use crate::ledger::{
+    self, Host, HostReplicas, Hosted, LedgerWriter, NodeReplicas, RecoverError, RecoveryParts, UnreadableEntry,
+};
 use crate::metadata::{self, Command, Endpoint, Image, Response};
-use crate::partition::{Recovered, RecoveredGap};
+use crate::partition::RecoveredGap;
+use crate::peer::Peers;
 use crate::quorum::{ProposeError, Quorum};
-use crate::wal::{OpenError, PUT_BACK, RecoveredEntry, RecoveryReport, Wal, WalOptions};
+use crate::wal::{OpenError, PUT_BACK, RecordError, RecoveredEntry, RecoveryReport, Wal, WalEvents, WalOptions};
 
-use super::registry::{Exposed, Registry};
+use super::holdings::Holdings;
+use super::opening::{Opener, partitions_of};
+use super::registry::Registry;
+use super::{QuorumRegistrations, ledgers};
+
+/// How often it is looked again at what may have changed without a word.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// After so long it is looked anew whether it is this node's turn to recover.
+const RECOVER_WITHIN: Duration = Duration::from_secs(60);
 
 /// Why the broker cannot take over its own data.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error(transparent)]
     Wal(#[from] OpenError),
+    #[error(transparent)]
+    Boot(#[from] RecordError),
     #[error("the metadata cannot be changed: {0}")]
     Propose(#[from] ProposeError),
     #[error("the metadata refuse this broker: {0}")]
@@ -29,7 +42,9 @@ pub enum StartError {
     #[error("the metadata gave an unexpected answer to {0}")]
     UnexpectedAnswer(&'static str),
     #[error(transparent)]
-    Ledger(#[from] ledger::RecoveryError),
+    Ledger(#[from] RecoverError),
+    #[error(transparent)]
+    Held(#[from] UnreadableEntry),
     #[error("{0}; {back}", back = PUT_BACK)]
     Gap(#[from] RecoveredGap),
     #[error("the WAL holds ledger {ledger}, which the metadata do not know: the metadata folder is older than the WAL")]
@@ -39,84 +54,50 @@ pub enum StartError {
         back = PUT_BACK
     )]
     MissingEntries { ledger: LedgerId, from: EntryId, to: EntryId },
-    #[error("an entry of ledger {ledger} cannot be read: {detail}")]
-    Entry { ledger: LedgerId, detail: String },
 }
 
 /// What the WAL held when it was opened.
 pub struct OpenedWal {
     pub wal: Arc<Wal>,
     pub report: RecoveryReport,
-    found: Found,
+    /// Serves other nodes as soon as this one has joined.
+    pub hosted: Arc<Hosted>,
+    held: ledger::Found,
 }
 
-#[derive(Default)]
-struct Found {
-    by_partition: HashMap<PartitionId, Vec<Recovered>>,
-    exposed: Vec<Exposed>,
-    error: Option<StartError>,
-}
-
-/// Opens the WAL and indexes the headers of what the metadata still need from it.
+/// Opens the WAL and indexes the headers of what it holds.
 pub fn open_wal(
     disk: Arc<dyn Disk>,
     entropy: &dyn Entropy,
-    clock: &dyn Clock,
     options: WalOptions,
     image: &Image,
     registry: Arc<Registry>,
 ) -> Result<OpenedWal, StartError> {
-    let mut found = Found::default();
-    let at = clock.boottime();
+    let mut held = ledger::Found::default();
     let needed = |ledger, entry| image.needs(ledger, entry);
-    let mut on_entry = |entry: RecoveredEntry<'_>| {
-        if image.needs(entry.ledger, entry.entry) {
-            found.add(image, &entry, at);
-        }
-    };
-    let (wal, report) = Wal::open(disk, entropy, options, &needed, &mut on_entry, registry)?;
-    if let Some(error) = found.error.take() {
-        return Err(error);
+    let mut on_entry = |entry: RecoveredEntry<'_>| held.add(&entry);
+    let hosted = Hosted::new(registry);
+    let (wal, report) = Wal::open(disk, entropy, options, &needed, &mut on_entry, hosted.clone())?;
+    if let Some(ledger) = held.ledgers().into_iter().find(|ledger| ledger.0 >= image.next_ledger) {
+        return Err(StartError::MetadataOlder { ledger });
     }
-    check_complete(image, &found.exposed)?;
-    Ok(OpenedWal { wal, report, found })
+    check_complete(image, wal.incarnation(), &held)?;
+    Ok(OpenedWal { wal, report, hosted, held })
 }
 
-impl Found {
-    fn add(&mut self, image: &Image, entry: &RecoveredEntry<'_>, at: std::time::Duration) {
-        let (ledger, id) = (entry.ledger, entry.entry);
-        if ledger.0 >= image.next_ledger {
-            self.error.get_or_insert(StartError::MetadataOlder { ledger });
-            return;
-        }
-        let parsed = ledger::decode_entry(entry.payload).map_err(|e| e.to_string()).and_then(|(partition, batch)| {
-            let header = Header::parse(batch).map_err(|e| e.to_string())?;
-            let marker = batch::parse_end_marker(batch).map_err(|e| e.to_string())?;
-            Ok((partition, header, marker, batch.len()))
-        });
-        match parsed {
-            Err(detail) => drop(self.error.get_or_insert(StartError::Entry { ledger, detail })),
-            Ok((partition, header, marker, bytes)) => {
-                self.exposed.push(Exposed { ledger, entry: id, bytes: entry.location.len, at });
-                let recovered = Recovered { header, bytes, ledger, entry: id, location: entry.location, marker };
-                self.by_partition.entry(partition).or_default().push(recovered);
-            }
-        }
-    }
-}
-
-/// Every ledger's entries follow one another from what is uploaded on; those of a sealed one reach its end.
-fn check_complete(image: &Image, exposed: &[Exposed]) -> Result<(), StartError> {
-    for (id, ledger) in &image.ledgers {
-        let mut next = ledger.uploaded;
-        for entry in exposed.iter().filter(|e| e.ledger == *id) {
-            if entry.entry != next {
-                return Err(StartError::MissingEntries { ledger: *id, from: next, to: entry.entry });
-            }
-            next = next.next();
-        }
-        if let Some(end) = ledger.end.filter(|end| next < *end) {
-            return Err(StartError::MissingEntries { ledger: *id, from: next, to: end });
+/// Of every ledger that only this WAL has, entries follow one another from what is uploaded on, and reach the end of a
+/// sealed one. What is missing here of a ledger with other replicas is to be had from them.
+fn check_complete(image: &Image, own: WalIncarnation, held: &ledger::Found) -> Result<(), StartError> {
+    let is_sole = |ledger: &metadata::Ledger| matches!(&ledger.replicas[..], [only] if only.incarnation == own);
+    for (id, ledger) in image.ledgers.iter().filter(|(_, ledger)| is_sole(ledger)) {
+        let (first, next) = held.span(*id).unwrap_or((ledger.uploaded, ledger.uploaded));
+        let missing = match ledger.end {
+            _ if first > ledger.uploaded => Some((ledger.uploaded, first)),
+            Some(end) if next.max(ledger.uploaded) < end => Some((next.max(ledger.uploaded), end)),
+            _ => None,
+        };
+        if let Some((from, to)) = missing {
+            return Err(StartError::MissingEntries { ledger: *id, from, to });
         }
     }
     Ok(())
@@ -124,48 +105,138 @@ fn check_complete(image: &Image, exposed: &[Exposed]) -> Result<(), StartError> 
 
 /// The broker's place in the cluster after it has taken over.
 pub struct Joined {
-    pub epoch: crate::base::BrokerEpoch,
-    pub ledger: LedgerWriter,
+    pub epoch: BrokerEpoch,
+    pub ledger: Arc<LedgerWriter>,
+    pub host: Arc<Host>,
 }
 
-/// Registers the broker, seals what its predecessor left open, and opens its own ledger.
-pub async fn join(
-    quorum: &Quorum,
-    node: NodeId,
-    wal: &Arc<Wal>,
-    endpoints: Vec<Endpoint>,
-    clock: &dyn Clock,
-) -> Result<Joined, StartError> {
+/// What a broker needs in order to join.
+pub struct JoinParts<'a> {
+    pub quorum: &'a Arc<Quorum>,
+    pub node: NodeId,
+    pub opened: &'a mut OpenedWal,
+    pub registry: &'a Arc<Registry>,
+    /// The way to other nodes; `None` for one that has none.
+    pub peers: Option<Arc<Peers>>,
+    pub endpoints: Vec<Endpoint>,
+    pub clock: &'a dyn Clock,
+    /// Told of the registration: from then on the process may be fenced, and can recover ledgers.
+    pub registered: &'a (dyn Fn(BrokerEpoch, RecoveryParts) + Sync),
+}
+
+/// Registers the broker, waits until what its predecessors wrote has an end, and opens its own ledger.
+pub async fn join(parts: JoinParts<'_>) -> Result<Joined, StartError> {
+    let JoinParts { quorum, node, opened, registry, peers, endpoints, clock, registered } = parts;
+    let (wal, hosted, held) = (&opened.wal, opened.hosted.clone(), std::mem::take(&mut opened.held));
     let incarnation = wal.incarnation();
     let before = quorum.image().borrow().clone();
-    let boot = match before.brokers.get(&node) {
-        Some(known) if known.incarnation == incarnation => known.boot + 1,
-        _ => 1,
-    };
+    let recorded = before.brokers.get(&node).filter(|known| known.incarnation == incarnation).map(|known| known.boot);
+    let boot = on_disk(wal, move |wal| wal.next_boot(recorded)).await??;
     let version = env!("CARGO_PKG_VERSION").to_owned();
     let register = Command::RegisterBroker { node, incarnation, boot, endpoints, version, now_ms: clock.wall_ms() };
     let epoch = match accepted(quorum.propose(&register).await?)? {
         Response::BrokerEpoch(epoch) => epoch,
         _ => return Err(StartError::UnexpectedAnswer("RegisterBroker")),
     };
-    let replica: Arc<dyn Replica> = Arc::new(LocalReplica(wal.clone()));
-    let open: Vec<_> = before.ledgers.iter().filter(|(_, l)| l.node == node && l.end.is_none()).collect();
-    for (id, recorded) in open {
-        let replicas = [replica.clone()];
-        let (id, recorded) = (*id, recorded.clone());
-        // The seal is synced before it is answered: not on a runtime worker.
-        let end = tokio::task::spawn_blocking(move || ledger::seal_ledger(id, &recorded, &replicas))
-            .await
-            .map_err(|_| StartError::UnexpectedAnswer("seal"))??;
-        accepted(quorum.propose(&Command::SealLedger { ledger: id, end }).await?)?;
-        tracing::info!(ledger = %id, %end, "sealed the predecessor's ledger");
+    on_disk(wal, move |wal| wal.registered(epoch, boot)).await??;
+    let own = Identity { node, incarnation, boot };
+    // With this registration in it, so that no seal is forgotten.
+    let image = quorum.image().borrow().clone();
+    let host = on_disk(wal, move |wal| Host::start(node, wal.clone(), held, &hosted, &image)).await??;
+    // From now on, for others may wait for this node as a replica before it has a ledger of its own.
+    tokio::spawn(ledgers::follow(Arc::downgrade(&host), quorum.image()));
+    let local = Arc::new(HostReplicas(host.clone()));
+    let recovery = RecoveryParts {
+        replicas: Arc::new(NodeReplicas { own: node, local, peers }),
+        registrations: Arc::new(QuorumRegistrations(quorum.clone())),
+    };
+    registered(epoch, recovery.clone());
+    settle_predecessors(quorum, node, epoch, &recovery).await?;
+    let (id, replicas) = open_ledger(quorum, node, epoch).await?;
+    let options = ledger::writer_options(wal.queue_bytes());
+    let ledger = LedgerWriter::new(own, (id, &replicas), options, wal.clone(), registry.clone());
+    let listener: Arc<dyn WalEvents> = ledger.clone();
+    registry.listen(Arc::downgrade(&listener));
+    Ok(Joined { epoch, ledger, host })
+}
+
+/// Waits until every ledger has an end that this node wrote before. Whoever leads the quorum finds them: this node, if it does.
+async fn settle_predecessors(
+    quorum: &Quorum,
+    node: NodeId,
+    epoch: BrokerEpoch,
+    recovery: &RecoveryParts,
+) -> Result<(), StartError> {
+    let mut image = quorum.image();
+    loop {
+        let now = image.borrow_and_update().clone();
+        let open: Vec<LedgerId> = now
+            .ledgers
+            .iter()
+            .filter(|(_, ledger)| ledger.node == node && ledger.epoch != epoch && ledger.end.is_none())
+            .map(|(id, _)| *id)
+            .collect();
+        if open.is_empty() {
+            return Ok(());
+        }
+        if !quorum.leads() {
+            // Without news it is looked again whether this node leads now.
+            let _ = tokio::time::timeout(LOOK_AGAIN, image.changed()).await;
+            continue;
+        }
+        let recovering = ledger::recover_ledgers(recovery, open);
+        let Ok(recovered) = tokio::time::timeout(RECOVER_WITHIN, recovering).await else { continue };
+        for (ledger, result) in recovered {
+            match result {
+                Ok(end) => tracing::info!(%ledger, %end, "the predecessor's ledger has its end"),
+                Err(RecoverError::Unknown(_)) => {}
+                Err(RecoverError::Metadata(why)) => {
+                    tracing::warn!(%ledger, why, "the predecessor's ledger cannot be recovered yet");
+                    tokio::time::sleep(LOOK_AGAIN).await;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
-    let replicas = vec![metadata::Replica { node, incarnation }];
-    let open = Command::OpenLedger { node, epoch, replicas, write_quorum: 1, close: None };
-    match accepted(quorum.propose(&open).await?)? {
-        Response::Ledger(id) => Ok(Joined { epoch, ledger: LedgerWriter::new(id, replica) }),
-        _ => Err(StartError::UnexpectedAnswer("OpenLedger")),
+}
+
+/// Opens a ledger with the replica set that is best now; waits for another broker where the metadata ask for one.
+async fn open_ledger(
+    quorum: &Quorum,
+    node: NodeId,
+    epoch: BrokerEpoch,
+) -> Result<(LedgerId, Vec<metadata::Replica>), StartError> {
+    let mut image = quorum.image();
+    let mut told = false;
+    loop {
+        let now = image.borrow_and_update().clone();
+        let replicas = ledger::placement::choose_replicas(&now, node, ledger::REPLICAS_WANTED);
+        let replicas = replicas.ok_or(metadata::Reject::UnknownBroker(node))?;
+        if replicas.len() > 1 || now.may_write_alone(node) {
+            let write_quorum = ledger::core::write_quorum(replicas.len()) as u8;
+            let open = Command::OpenLedger { node, epoch, replicas: replicas.clone(), write_quorum, close: None };
+            match accepted(quorum.propose(&open).await?) {
+                Ok(Response::Ledger(id)) => return Ok((id, replicas)),
+                Ok(_) => return Err(StartError::UnexpectedAnswer("OpenLedger")),
+                // The brokers are others by now.
+                Err(metadata::Reject::ReplicaSet(_)) => {}
+                Err(metadata::Reject::UnknownBroker(other)) if other != node => {}
+                Err(reject) => return Err(reject.into()),
+            }
+        } else if !std::mem::replace(&mut told, true) {
+            tracing::warn!("waiting for another broker: records of a cluster are kept on two nodes at least");
+        }
+        let _ = tokio::time::timeout(LOOK_AGAIN, image.changed()).await;
     }
+}
+
+/// Runs what waits for the disk where that holds up no runtime worker.
+async fn on_disk<T: Send + 'static>(
+    wal: &Arc<Wal>,
+    work: impl FnOnce(&Arc<Wal>) -> T + Send + 'static,
+) -> Result<T, StartError> {
+    let wal = wal.clone();
+    tokio::task::spawn_blocking(move || work(&wal)).await.map_err(|_| StartError::UnexpectedAnswer("a start's record"))
 }
 
 fn accepted(response: Response) -> Result<Response, metadata::Reject> {
@@ -175,24 +246,29 @@ fn accepted(response: Response) -> Result<Response, metadata::Reject> {
     }
 }
 
-/// Opens every partition that `image` places on `node`.
+/// Opens every partition that `image` places on the broker and that is all here. What is missing of others is copied from
+/// their holders when the broker runs; that nobody else can have it is an error.
 pub fn open_partitions(
     registry: &Registry,
-    node: NodeId,
+    broker: (NodeId, BrokerEpoch),
     image: &Image,
-    mut opened: OpenedWal,
+    holdings: &dyn Holdings,
     now_ms: i64,
-) -> Result<RecoveryReport, StartError> {
+) -> Result<(), StartError> {
+    let opener = Opener::new(registry, holdings, broker, image, now_ms);
+    let alone = image.brokers.len() <= 1;
+    let mut waiting = 0;
     for topic in image.topics.values() {
-        for (index, partition) in topic.partitions.iter().enumerate().filter(|(_, p)| p.leader == node) {
-            let id = PartitionId { topic: topic.id, index: index as i32 };
-            let recovered = opened.found.by_partition.remove(&id).unwrap_or_default();
-            registry.open(id, |slot| {
-                crate::partition::Partition::open(id, topic.name.clone(), slot, partition, recovered, now_ms)
-            })?;
+        for (id, partition) in partitions_of(topic).filter(|(_, partition)| partition.leader == broker.0) {
+            match opener.open(topic, id, partition, false) {
+                Err(not_yet) if alone => return Err(not_yet.gap.into()),
+                Err(_) => waiting += 1,
+                Ok(()) => {}
+            }
         }
     }
-    // What is left belongs to topics that were deleted: it is uploaded with the rest of its ledger, into no range.
-    registry.expose(opened.found.exposed);
-    Ok(opened.report)
+    if waiting > 0 {
+        tracing::info!(waiting, "partitions wait for records that other nodes have");
+    }
+    Ok(())
 }

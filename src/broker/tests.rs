@@ -13,7 +13,7 @@ use tokio::runtime::Runtime;
 use super::*;
 use crate::base::{ClusterId, Offset, PartitionId, ProducerId};
 use crate::batch::{Header, StoredBatch, sample};
-use crate::env::{SeededEntropy, SimDisk, SystemClock, SystemEntropy};
+use crate::env::{Disk, SeededEntropy, SimDisk, SystemClock, SystemEntropy};
 use crate::metadata::Command;
 use crate::object::faults::FaultyStore;
 use crate::object::{ObjectOptions, Place};
@@ -23,7 +23,7 @@ use crate::security::{Authorizer, Operation, Permit, Principal, Resource};
 use crate::wal::WalOptions;
 
 const NODE: NodeId = NodeId(1);
-const CLUSTER: ClusterId = ClusterId([9; 16]);
+pub(super) const CLUSTER: ClusterId = ClusterId([9; 16]);
 const TOPIC: &str = "orders";
 
 /// What outlives a process.
@@ -53,53 +53,76 @@ impl World {
     }
 
     async fn open(&self) -> Arc<Broker> {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let options = QuorumOptions { dir: self.metadata.path().join("metadata"), node: NODE, create: Create::Quorum };
         let quorum = Quorum::start(options, Arc::new(SystemEntropy)).await.expect("a quorum");
         quorum.propose(&Command::InitCluster { cluster: CLUSTER, generation: 1 }).await.expect("proposed");
-        let registry = Arc::new(Registry::new(1 << 20, 1 << 40, clock.clone()));
-        let disk = self.disk.clone();
-        let (image, for_wal) = (quorum.image().borrow().clone(), registry.clone());
-        let wal = WalOptions { segment_bytes: 1 << 20, budget_bytes: 8 << 20, queue_bytes: 1 << 20 };
-        let opened = tokio::task::spawn_blocking(move || {
-            open_wal(Arc::new(disk), &SeededEntropy::new(1), &SystemClock, wal, &image, for_wal)
-        });
-        let opened = opened.await.expect("no panic").expect("a WAL");
-        let wal = opened.wal.clone();
-        let joined = join(&quorum, NODE, &wal, Vec::new(), &*clock).await.expect("joined");
-        let image = quorum.image().borrow().clone();
-        open_partitions(&registry, NODE, &image, opened, clock.wall_ms()).expect("partitions");
-        let objects = Objects::in_store(
-            self.store.clone(),
-            &ObjectOptions::at(Place::Folder("unused".into())),
-            CLUSTER,
-            clock.clone(),
-            Arc::new(SeededEntropy::new(2)),
-        );
-        Broker::new(BrokerParts {
-            options: BrokerOptions {
-                upload_bytes: 1 << 40,
-                upload_interval: Duration::from_secs(3_600),
-                object_bytes_max: 64 << 20,
-                merge_ranges: 2,
-                maintenance_interval: Duration::from_secs(3_600),
-                object_grace: Duration::ZERO,
-                room_wait: Duration::from_secs(1),
-            },
-            node: NODE,
-            static_settings: StaticSettings::new(),
-            quorum,
-            objects,
-            wal,
-            registry,
-            joined,
-            clock,
-            entropy: Arc::new(SystemEntropy),
-        })
+        open_broker(NODE, quorum, Arc::new(self.disk.clone()), self.store.clone()).await
     }
 }
 
-fn permit(operation: Operation, resource: Resource<'_>) -> Permit {
+/// A process of a node, on its disk.
+pub(super) async fn open_broker(
+    node: NodeId,
+    quorum: Arc<Quorum>,
+    disk: Arc<dyn Disk>,
+    store: Arc<FaultyStore>,
+) -> Arc<Broker> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let registry = Arc::new(Registry::new(1 << 20, 1 << 40, clock.clone()));
+    let (image, for_wal) = (quorum.image().borrow().clone(), registry.clone());
+    let wal = WalOptions { segment_bytes: 1 << 20, budget_bytes: 8 << 20, queue_bytes: 1 << 20 };
+    let seed = node.0 as u64;
+    let opened = tokio::task::spawn_blocking(move || open_wal(disk, &SeededEntropy::new(seed), wal, &image, for_wal));
+    let mut opened = opened.await.expect("no panic").expect("a WAL");
+    let wal = opened.wal.clone();
+    let joined = join(JoinParts {
+        quorum: &quorum,
+        node,
+        opened: &mut opened,
+        registry: &registry,
+        peers: None,
+        endpoints: Vec::new(),
+        clock: &*clock,
+        registered: &|_, _| (),
+    });
+    let joined = joined.await.expect("joined");
+    let image = quorum.image().borrow().clone();
+    let holdings = Arc::new(HostHoldings::new(joined.host.clone(), None));
+    open_partitions(&registry, (node, joined.epoch), &image, &*holdings, clock.wall_ms()).expect("partitions");
+    let objects = Objects::in_store(
+        store,
+        &ObjectOptions::at(Place::Folder("unused".into())),
+        CLUSTER,
+        clock.clone(),
+        Arc::new(SeededEntropy::new(2)),
+    );
+    let of_quorum = quorum.clone();
+    let lease = Lease::new(clock.clone(), Box::new(move || of_quorum.leads()));
+    Broker::new(BrokerParts {
+        options: BrokerOptions {
+            upload_bytes: 1 << 40,
+            upload_interval: Duration::from_secs(3_600),
+            object_bytes_max: 64 << 20,
+            merge_ranges: 2,
+            maintenance_interval: Duration::from_secs(3_600),
+            object_grace: Duration::ZERO,
+            room_wait: Duration::from_secs(1),
+        },
+        node,
+        static_settings: StaticSettings::new(),
+        quorum,
+        objects,
+        wal,
+        registry,
+        holdings,
+        joined,
+        lease,
+        clock,
+        entropy: Arc::new(SystemEntropy),
+    })
+}
+
+pub(super) fn permit(operation: Operation, resource: Resource<'_>) -> Permit {
     Authorizer::Everyone.authorize(&Principal::anonymous(), operation, resource).expect("everyone")
 }
 
@@ -130,7 +153,7 @@ impl Gate {
     }
 }
 
-fn batch(producer: i64, epoch: i16, sequence: i32, transactional: bool) -> StoredBatch {
+pub(super) fn batch(producer: i64, epoch: i16, sequence: i32, transactional: bool) -> StoredBatch {
     let mut batch = sample::produced(2, SystemClock.wall_ms(), producer, epoch, sequence);
     if transactional {
         let mut body = batch.body.to_vec();
@@ -149,7 +172,7 @@ impl Process {
 
     fn create_topic_with(&self, configs: &[(&str, &str)]) {
         let configs = configs.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
-        let topic = NewTopic { name: TOPIC.to_owned(), partitions: 1, replication_factor: 1, configs };
+        let topic = NewTopic { name: TOPIC.to_owned(), leaders: vec![NODE], replication_factor: 1, configs };
         let permit = permit(Operation::Create, Resource::topic(TOPIC));
         self.runtime.block_on(self.broker.create_topic(&permit, topic)).expect("created");
     }
@@ -182,6 +205,7 @@ impl Process {
         });
         let settings = broker.topic_settings(&broker.topic(TOPIC).expect("there"));
         let context = ProduceContext {
+            replicas_needed: 0,
             settings: &settings,
             zstd_allowed: true,
             room_deadline: broker.room_deadline(Duration::from_secs(1)),
@@ -415,4 +439,35 @@ fn retention_cuts_into_a_range_that_is_larger_than_a_segment() {
     assert_eq!(log_start(), Offset(12 * RECORDS), "the first range goes whole");
     assert!(topic().partitions[0].object_bytes < total);
     assert_eq!(process.read(12 * RECORDS).0.len(), 6);
+}
+
+#[test]
+fn missing_entries_end_a_start_only_where_nobody_else_has_them() {
+    use crate::base::{BrokerEpoch, EntryId, LedgerId};
+    use crate::metadata::{Ledger, Replica};
+    let disk = SimDisk::new();
+    let open = |image: &Image| {
+        let registry = Arc::new(Registry::new(1 << 20, 1 << 40, Arc::new(SystemClock)));
+        let wal = WalOptions { segment_bytes: 64 << 10, budget_bytes: 256 << 10, queue_bytes: 1 << 20 };
+        open_wal(Arc::new(disk.clone()), &SeededEntropy::new(1), wal, image, registry)
+    };
+    let incarnation = open(&Image::default()).expect("an empty WAL").wal.incarnation();
+    let image = |replicas: &[Replica], uploaded: u64| {
+        let ledger = Ledger {
+            node: NODE,
+            epoch: BrokerEpoch(1),
+            replicas: replicas.to_vec(),
+            write_quorum: 1,
+            end: Some(EntryId(3)),
+            uploaded: EntryId(uploaded),
+            uploader: None,
+            holders: Vec::new(),
+        };
+        Image { ledgers: [(LedgerId(1), ledger)].into(), next_ledger: 2, ..Image::default() }
+    };
+    let (own, other) = (Replica { node: NODE, incarnation }, Replica { node: NodeId(2), incarnation });
+    let missing = open(&image(&[own], 1)).err().expect("the only copy is gone");
+    assert!(matches!(missing, StartError::MissingEntries { from: EntryId(1), to: EntryId(3), .. }), "{missing}");
+    assert!(open(&image(&[own, other], 1)).is_ok(), "the other replica has them");
+    assert!(open(&image(&[own], 3)).is_ok(), "they are in object storage");
 }

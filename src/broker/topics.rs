@@ -1,6 +1,6 @@
 //! Topics, partitions and settings: the changes that a client may ask for, as metadata commands.
 
-use crate::base::{Offset, PartitionId, TopicId};
+use crate::base::{NodeId, Offset, PartitionId, TopicId};
 use crate::metadata::Command;
 use crate::partition::Partition;
 use crate::security::{Operation, Permit, Resource};
@@ -19,14 +19,15 @@ pub fn is_internal_topic(name: &str) -> bool {
 #[derive(Clone, Debug)]
 pub struct NewTopic {
     pub name: String,
-    pub partitions: usize,
+    /// Of each partition.
+    pub leaders: Vec<NodeId>,
     pub replication_factor: i16,
     /// Checked already.
     pub configs: Vec<(String, String)>,
 }
 
 impl Broker {
-    /// Makes a topic whose partitions this node leads; when it answers, they are open. `permit` is for creating.
+    /// Makes a topic; when it answers, the partitions that this node leads are open. `permit` is for creating.
     pub async fn create_topic(&self, permit: &Permit, topic: NewTopic) -> Result<TopicId, ChangeError> {
         assert!(permit.operation() == Operation::Create);
         let mut id = TopicId::default();
@@ -36,7 +37,7 @@ impl Broker {
         self.propose(Command::CreateTopic {
             id,
             name: topic.name,
-            partitions: vec![self.node; topic.partitions],
+            partitions: topic.leaders,
             replication_factor: topic.replication_factor,
             configs: topic.configs,
             now_ms: self.clock.wall_ms(),
@@ -51,16 +52,15 @@ impl Broker {
         self.propose(Command::DeleteTopic { id, now_ms: self.clock.wall_ms() }).await.map(drop)
     }
 
-    /// Raises the number of partitions from `present` to `total`. `permit` is for altering the topic.
+    /// Adds one partition per leader to the `present` ones. `permit` is for altering the topic.
     pub async fn create_partitions(
         &self,
         permit: &Permit,
         id: TopicId,
         present: usize,
-        total: usize,
+        leaders: Vec<NodeId>,
     ) -> Result<(), ChangeError> {
         assert!(permit.operation() == Operation::Alter);
-        let leaders = vec![self.node; total.saturating_sub(present)];
         let first_index = i32::try_from(present).unwrap_or(i32::MAX);
         self.propose(Command::CreatePartitions { id, first_index, leaders }).await.map(drop)
     }

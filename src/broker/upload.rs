@@ -1,12 +1,13 @@
 //! Moves what the WAL holds to object storage: cut, prepare, upload, commit, trim.
 //!
-//! One upload cuts the oldest ledger at one entry for all partitions. Nothing is trimmed before the commit is
-//! applied; a crash anywhere leaves either the WAL's copy or both.
+//! One upload cuts one ledger at one entry for all partitions: the oldest of which something can be uploaded. Nothing is
+//! trimmed before the commit is applied; a crash anywhere leaves either the WAL's copy or both.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::base::{EntryId, LedgerId, ObjectId, Offset, PartitionId, limits};
 use crate::batch::StoredBatch;
@@ -14,18 +15,26 @@ use crate::batch::compact::KeyMapError;
 use crate::env::failpoint;
 use crate::metadata::{Command, Range, Response};
 use crate::object::{self, BuildError, Built, ObjectBuilder, PartitionState, StoreError};
-use crate::partition::{TailBatch, UploadRun};
+use crate::partition::{RecoveredGap, TailBatch, UploadRun};
 use crate::quorum::KeepError;
 
 use super::{Broker, ChangeError, FetchError, fetch};
 
 /// Partitions in one bundle: bounds the commit command and the bundle's directory.
-const RUNS_MAX: usize = 8_192;
+pub(super) const RUNS_MAX: usize = 8_192;
 /// How often the uploader looks whether an upload is due.
 const TICK: Duration = Duration::from_millis(200);
 /// Pauses after failures: doubled from the first to the last.
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_LAST: Duration = Duration::from_secs(5);
+
+/// Pause before a ledger is asked for again that is to be uploaded from here and is not here.
+const PULL_AGAIN: Duration = Duration::from_secs(2);
+/// How long to wait for the image to change when other nodes have to upload something first, how long to let it change
+/// further, and how often a clean stop waits.
+const BLOCKED_WAIT: Duration = Duration::from_secs(1);
+const BLOCKED_PAUSE: Duration = Duration::from_millis(20);
+const BLOCKED_WAITS: u32 = 10;
 
 const _: () = assert!(RUNS_MAX <= limits::COMMAND_PARTITIONS_MAX, "one command commits a bundle");
 
@@ -53,6 +62,8 @@ pub(super) enum UploadError {
     Store(#[from] StoreError),
     #[error("the metadata: {0}")]
     Change(#[from] ChangeError),
+    #[error(transparent)]
+    Gap(#[from] RecoveredGap),
     #[error("the object cannot be built: {0}")]
     Build(#[from] BuildError),
     #[error("the index cannot be read: {0}")]
@@ -63,6 +74,15 @@ pub(super) enum UploadError {
     KeyMap(#[from] KeyMapError),
     #[error("the work was interrupted")]
     Interrupted,
+}
+
+/// What came of looking for something to upload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    Uploaded,
+    Nothing,
+    /// There is something, behind what other nodes have to upload first.
+    Blocked,
 }
 
 /// A partition's part of an object, before its batches are read.
@@ -78,17 +98,35 @@ impl Broker {
     /// Uploads as it becomes due, until the process ends.
     pub async fn run_uploader(self: Arc<Self>) {
         let mut pause = BACKOFF_FIRST;
+        let mut image = self.image.clone();
+        image.mark_changed();
+        let mut pull_again = None;
         self.forget_kept_states().await;
         loop {
             let due = self.registry.upload_due.notified();
             let _ = tokio::time::timeout(TICK, due).await;
-            while self.upload_is_due() {
-                match self.upload_once().await {
-                    Ok(_) => {
+            if image.has_changed().unwrap_or(false) || pull_again.is_some_and(|at| Instant::now() >= at) {
+                let newest = image.borrow_and_update().clone();
+                let missing = self.adopt_ledgers(&newest);
+                pull_again = (!missing.is_empty()).then(|| Instant::now() + PULL_AGAIN);
+                self.pull_ledgers(missing);
+            }
+            loop {
+                let due = self.due_ledgers();
+                if due.is_empty() {
+                    break;
+                }
+                match self.upload_from(due).await {
+                    Ok(Step::Uploaded) => {
                         pause = BACKOFF_FIRST;
                         if self.upload_metrics.failing.swap(false, Ordering::Relaxed) {
                             tracing::info!("uploads to object storage work again");
                         }
+                    }
+                    Ok(Step::Nothing) => break,
+                    Ok(Step::Blocked) => {
+                        self.wait_for_others().await;
+                        break;
                     }
                     Err(UploadError::Store(StoreError::Fenced { reason })) => {
                         self.registry.fence(&reason);
@@ -107,11 +145,23 @@ impl Broker {
         }
     }
 
-    fn upload_is_due(&self) -> bool {
-        let exposure = self.registry.exposure();
-        exposure.bytes >= self.options.upload_bytes
-            || (exposure.entries > 0 && exposure.age >= self.options.upload_interval)
-            || (exposure.entries > 0 && self.wal_is_tight())
+    /// Everything that is due waits for what other nodes upload first: the image says when they have.
+    async fn wait_for_others(&self) {
+        let mut image = self.image.clone();
+        image.borrow_and_update();
+        let _ = tokio::time::timeout(BLOCKED_WAIT, image.changed()).await;
+        tokio::time::sleep(BLOCKED_PAUSE).await;
+    }
+
+    /// Ledgers of which an upload is due. Each counts for itself: one that waits for other nodes must not make many small
+    /// objects of the next.
+    fn due_ledgers(&self) -> Vec<LedgerId> {
+        let pressed = self.wal_is_tight() || self.moves.want_upload();
+        let is_due = |ledger: &LedgerId| {
+            let exposure = self.registry.exposure_of(*ledger);
+            pressed || exposure.bytes >= self.options.upload_bytes || exposure.age >= self.options.upload_interval
+        };
+        self.registry.exposed_ledgers().into_iter().filter(is_due).collect()
     }
 
     /// Less than a quarter of the WAL's budget is left.
@@ -127,27 +177,61 @@ impl Broker {
         pause / 2 + pause / 2 * random[0] as u32 / 255
     }
 
-    /// Uploads everything that is durable now, for a clean stop; gives up at the first failure.
+    /// Uploads everything that is durable now, for a clean stop; gives up at the first failure, and when other nodes do not
+    /// upload what has to come first.
     pub async fn upload_all(&self) -> bool {
+        let mut waits = 0;
+        self.adopt_ledgers(&self.image());
         while self.registry.exposure().entries > 0 {
-            if self.upload_once().await.is_err() {
-                return false;
+            match self.upload_once().await {
+                Ok(Step::Uploaded) => waits = 0,
+                Ok(Step::Blocked) if waits < BLOCKED_WAITS => {
+                    waits += 1;
+                    self.wait_for_others().await;
+                }
+                Ok(Step::Nothing) => break,
+                Ok(Step::Blocked) | Err(_) => return false,
             }
         }
         true
     }
 
-    /// One upload. Answers whether there was anything to do.
-    pub(super) async fn upload_once(&self) -> Result<bool, UploadError> {
-        let Some((ledger, through, _)) = self.registry.next_upload(self.options.object_bytes_max) else {
-            return Ok(false);
-        };
-        let Some(from) = self.image().ledgers.get(&ledger).map(|l| l.uploaded) else {
-            // Finished and forgotten: nothing of it is needed any more.
-            self.registry.uploaded(ledger, EntryId(u64::MAX));
-            return Ok(true);
-        };
-        let (runs, through) = self.collect(ledger, through).await?;
+    /// One upload of whatever there is.
+    pub(super) async fn upload_once(&self) -> Result<Step, UploadError> {
+        self.upload_from(self.registry.exposed_ledgers()).await
+    }
+
+    /// One upload, of the first of these ledgers of which something can be uploaded now.
+    async fn upload_from(&self, ledgers: Vec<LedgerId>) -> Result<Step, UploadError> {
+        let image = self.image();
+        let mut found = Step::Nothing;
+        for id in ledgers {
+            // A ledger that is not known has ended, or this image is older than it.
+            let Some(ledger) = image.ledgers.get(&id) else { continue };
+            self.registry.uploaded(id, ledger.uploaded);
+            let Some(through) = self.registry.next_upload(id, self.options.object_bytes_max) else { continue };
+            if ledger.uploader() != self.node {
+                found = Step::Blocked;
+                continue;
+            }
+            let (runs, through) = self.collect(&image, id, ledger, through).await?;
+            if through <= ledger.uploaded {
+                found = Step::Blocked;
+                continue;
+            }
+            self.upload(id, ledger.uploaded, through, runs).await?;
+            return Ok(Step::Uploaded);
+        }
+        Ok(found)
+    }
+
+    async fn upload(
+        &self,
+        ledger: LedgerId,
+        from: EntryId,
+        through: EntryId,
+        runs: Vec<UploadRun>,
+    ) -> Result<(), UploadError> {
         let object = self.prepare_objects(1).await?;
         let states = Self::states_to_keep(&runs);
         let mut built = self.build_and_put(object, runs).await;
@@ -185,31 +269,7 @@ impl Broker {
         self.trim().await;
         self.upload_metrics.objects.fetch_add(1, Ordering::Relaxed);
         self.upload_metrics.bytes.fetch_add(object_bytes, Ordering::Relaxed);
-        Ok(true)
-    }
-
-    /// What every partition gives to an upload of `ledger` below `through`; the cut moves down if that is more
-    /// partitions than one object takes.
-    async fn collect(&self, ledger: LedgerId, through: EntryId) -> Result<(Vec<UploadRun>, EntryId), UploadError> {
-        let partitions = self.registry.all();
-        let mut through = through;
-        loop {
-            let mut runs = Vec::new();
-            for partition in &partitions {
-                // The state in the footer has to hold producers that have been quiet since the last upload, too.
-                let mut run = partition.collect_upload(ledger, through);
-                if run.is_some() && partition.needs_producer_state() {
-                    self.load_producer_state(partition).await?;
-                    run = partition.collect_upload(ledger, through);
-                }
-                runs.extend(run);
-            }
-            if runs.len() <= RUNS_MAX {
-                runs.sort_by_key(|run| run.partition);
-                return Ok((runs, through));
-            }
-            through = cut_after(&runs, RUNS_MAX);
-        }
+        Ok(())
     }
 
     pub(super) async fn prepare_objects(&self, count: u32) -> Result<ObjectId, UploadError> {
@@ -262,8 +322,8 @@ impl Broker {
     /// Sets the end of this process's ledger, once everything in it is uploaded and nothing more can be appended: a
     /// WAL folder that holds nothing which the bucket lacks may be replaced.
     pub async fn seal_own_ledger(&self) {
-        let (ledger, end) = (self.ledger.id(), self.ledger.next());
-        if let Err(error) = self.propose(Command::SealLedger { ledger, end }).await {
+        let Some((ledger, end)) = self.ledger.closing_position() else { return };
+        if let Err(error) = self.propose(Command::SealLedger { ledger, end, by: Some((self.node, self.epoch)) }).await {
             tracing::warn!(%ledger, %error, "the ledger was not sealed; the next start does it");
         }
     }
@@ -280,20 +340,6 @@ impl Broker {
             partition.prune(oldest);
         }
     }
-}
-
-/// The entry after which the `limit`-th different partition has had its first batch.
-fn cut_after(runs: &[UploadRun], limit: usize) -> EntryId {
-    let mut entries: Vec<(EntryId, PartitionId)> =
-        runs.iter().flat_map(|run| run.batches.iter().map(|b| (b.entry, run.partition))).collect();
-    entries.sort_unstable();
-    let mut seen = HashSet::new();
-    for (entry, partition) in &entries {
-        if seen.insert(*partition) && seen.len() > limit {
-            return *entry;
-        }
-    }
-    entries.last().map_or(EntryId(0), |(entry, _)| entry.next())
 }
 
 pub(super) fn build(mut builder: ObjectBuilder, parts: Vec<Part>) -> Result<Built, BuildError> {

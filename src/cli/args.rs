@@ -1,11 +1,14 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
 use super::init::Request;
+use super::join;
+use crate::security::Passphrase;
+use crate::security::bundle::VALID_HOURS_DEFAULT;
 
 /// A Kafka-compatible event-streaming appliance in one binary.
 #[derive(Parser, Debug)]
@@ -28,6 +31,11 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: ConfigCommand,
     },
+    /// See and change the cluster, on one of its nodes
+    Cluster {
+        #[command(subcommand)]
+        command: ClusterCommand,
+    },
     /// Print the version
     Version {
         /// As JSON
@@ -36,7 +44,7 @@ pub(super) enum Command {
     },
 }
 
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub(super) struct Init {
     /// Folder to make; it must not hold anything
     pub dir: PathBuf,
@@ -49,6 +57,15 @@ pub(super) struct Init {
     /// Address that clients are told [default: the first host, or this machine's name, and the port]
     #[arg(long, value_name = "HOST:PORT")]
     pub advertise: Option<String>,
+    /// Address to listen on for other nodes [default: that of --listen, at port 9094; with a bundle all addresses]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub peer_listen: Option<String>,
+    /// Join bundle that `casemate cluster add-node` made: the folder is that of a node which joins
+    #[arg(long, value_name = "FILE", conflicts_with = "hosts")]
+    pub bundle: Option<PathBuf>,
+    /// File with the bundle's passphrase; without it the passphrase is asked for
+    #[arg(long, value_name = "FILE", requires = "bundle")]
+    pub passphrase_file: Option<PathBuf>,
 }
 
 /// Where a configuration comes from.
@@ -95,9 +112,94 @@ pub(super) enum ConfigCommand {
     },
 }
 
+#[derive(Subcommand, Debug)]
+pub(super) enum ClusterCommand {
+    /// Show nodes, voters, brokers and ledgers that are not finished
+    Status {
+        #[command(flatten)]
+        source: Source,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Invite a node: makes its join bundle. Needs the authority's key, which the first node's folder has
+    AddNode(AddNode),
+    /// Forget a node, or an invitation
+    RemoveNode(Named),
+    /// Let this node lead the metadata quorum
+    Promote(Named),
+    /// Let other nodes lead the partitions of this one, and give it none, as before it is removed
+    Drain {
+        #[command(flatten)]
+        named: Named,
+        /// Give it partitions again
+        #[arg(long)]
+        stop: bool,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(super) struct AddNode {
+    /// What people call the new node
+    pub name: String,
+    /// Where the other nodes will reach it; its certificate is made for this host
+    #[arg(long, value_name = "HOST:PORT")]
+    pub address: String,
+    /// Further name or address that clients reach it by, for its certificate
+    #[arg(long = "host", value_name = "NAME|IP")]
+    pub hosts: Vec<String>,
+    /// Rack or zone in which it stands
+    #[arg(long, value_name = "NAME", default_value = "")]
+    pub rack: String,
+    /// File to write the sealed bundle to; it must not exist
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// File with the bundle's passphrase; without it the passphrase is asked for
+    #[arg(long, value_name = "FILE")]
+    pub passphrase_file: Option<PathBuf>,
+    /// How long the node may take to join
+    #[arg(long, value_name = "HOURS", default_value_t = VALID_HOURS_DEFAULT)]
+    pub valid_hours: i64,
+    #[command(flatten)]
+    pub source: Source,
+    /// Say as JSON what was made
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A node that a command is about.
+#[derive(Args, Debug)]
+pub(super) struct Named {
+    /// Name or id of the node
+    pub name: String,
+    #[command(flatten)]
+    pub source: Source,
+    /// Say as JSON what was done
+    #[arg(long)]
+    pub json: bool,
+}
+
 impl Init {
     pub fn request(&self) -> Result<Request> {
-        let Init { dir, hosts, listen, advertise } = self;
-        Request::new(dir.clone(), hosts.clone(), listen.clone(), advertise.clone())
+        let Init { dir, hosts, listen, advertise, peer_listen, .. } = self;
+        Request::new(dir.clone(), hosts.clone(), listen.clone(), advertise.clone(), peer_listen.clone())
     }
+
+    /// What to make out of a bundle.
+    pub fn joining(&self) -> join::Request {
+        let Init { dir, listen, advertise, peer_listen, .. } = self.clone();
+        join::Request { dir, listen, advertise, peer_listen }
+    }
+
+    pub fn passphrase(&self) -> Result<Passphrase> {
+        passphrase(self.passphrase_file.as_deref(), false)
+    }
+}
+
+/// The passphrase of a join bundle, out of a file or from the terminal; a new one is typed twice.
+pub(super) fn passphrase(file: Option<&Path>, new: bool) -> Result<Passphrase> {
+    Ok(match file {
+        Some(file) => Passphrase::from_file(file)?,
+        None => Passphrase::ask("Passphrase of the join bundle", new)?,
+    })
 }

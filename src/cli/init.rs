@@ -7,6 +7,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Write};
+use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -14,8 +15,9 @@ use anyhow::{Context, Result, bail};
 
 use super::absolute;
 use crate::base::{ClusterId, NodeId};
-use crate::config::{self, Config, HostPort, Sources};
+use crate::config::{self, Config, HostPort, Identity, Sources};
 use crate::env::{Clock, Entropy, SystemClock, SystemEntropy};
+use crate::security::bundle::TOKEN_FILE;
 use crate::security::{self, InitOptions};
 
 /// There while a folder is being made.
@@ -23,6 +25,8 @@ const MARK: &str = "init.unfinished";
 const FOLDERS: [&str; 4] = ["wal", "metadata", "objects", "quarantine"];
 /// Folders with certificates and settings, under their names and under those that they have before they are whole.
 const MADE_FOLDERS: [&str; 4] = ["tls", "client", "tls.partial", "client.partial"];
+/// Files of a node that joins a cluster.
+const JOINING_FILES: [&str; 2] = [TOKEN_FILE, config::PEERS_FILE];
 /// The configuration before it is whole.
 const PARTIAL_FILE: &str = "casemate.toml.partial";
 /// What a fresh file system has by itself.
@@ -38,6 +42,17 @@ pub(super) struct Request {
     pub listen: String,
     /// None tells clients the address that is listened on.
     pub advertise: Option<HostPort>,
+    /// `IP:PORT` for other nodes.
+    pub peer_listen: String,
+}
+
+/// Where other nodes connect, unless somebody says otherwise: where clients do, at this port; or at any, as clients do.
+const PEER_PORT: u16 = 9094;
+
+/// `IP:PORT` for other nodes beside `listen` for clients.
+pub(super) fn peer_listen(listen: &str) -> Result<String> {
+    let bind = HostPort::parse_bind(listen).map_err(|why| anyhow::anyhow!("--listen = {listen}: {why}"))?;
+    Ok(SocketAddr::new(bind.ip(), if bind.port() == 0 { 0 } else { PEER_PORT }).to_string())
 }
 
 /// What was made.
@@ -49,7 +64,13 @@ pub(super) struct Made {
 
 impl Request {
     /// Without `advertise` clients are told the first host, or the name of this machine.
-    pub fn new(dir: PathBuf, hosts: Vec<String>, listen: String, advertise: Option<String>) -> Result<Request> {
+    pub fn new(
+        dir: PathBuf,
+        hosts: Vec<String>,
+        listen: String,
+        advertise: Option<String>,
+        peer: Option<String>,
+    ) -> Result<Request> {
         let bind = HostPort::parse_bind(&listen).map_err(|why| anyhow::anyhow!("--listen = {listen}: {why}"))?;
         let advertise = match advertise {
             Some(text) => HostPort::parse(&text).map_err(|why| anyhow::anyhow!("--advertise = {text}: {why}"))?,
@@ -59,7 +80,9 @@ impl Request {
                 HostPort { host: unbracketed(&first.unwrap_or(own)), port: bind.port() }
             }
         };
-        Ok(Request { dir, hosts, listen, advertise: Some(advertise) })
+        let peer_listen = peer.map_or_else(|| peer_listen(&listen), Ok)?;
+        HostPort::parse_bind(&peer_listen).map_err(|why| anyhow::anyhow!("--peer-listen = {peer_listen}: {why}"))?;
+        Ok(Request { dir, hosts, listen, advertise: Some(advertise), peer_listen })
     }
 
     /// Where the client settings in the folder point to.
@@ -69,7 +92,20 @@ impl Request {
 
     fn configuration(&self, cluster: ClusterId, super_users: &str) -> Result<String> {
         let advertise = self.advertise.as_ref().map(HostPort::to_string).unwrap_or_default();
-        Ok(config::initial_file(cluster, FIRST_NODE, &self.listen, &advertise, super_users)?)
+        // Other nodes know this one by the host that clients do; its certificate has that.
+        let port = HostPort::parse_bind(&self.peer_listen).map_or(PEER_PORT, |bind| bind.port());
+        let peer = self.advertise.as_ref().map(|told| HostPort { host: told.host.clone(), port }.to_string());
+        let identity = Identity {
+            cluster,
+            node: FIRST_NODE,
+            tls: &self.listen,
+            advertise: &advertise,
+            peer_listen: &self.peer_listen,
+            peer_advertise: &peer.unwrap_or_default(),
+            name: "",
+            rack: "",
+        };
+        Ok(config::initial_file(&identity, super_users)?)
     }
 }
 
@@ -134,7 +170,7 @@ fn only_ours(dir: &Path) -> std::io::Result<bool> {
         } else if is(&MADE_FOLDERS) {
             fs::read_dir(entry.path())?.all(|file| file.is_ok_and(|f| f.file_type().is_ok_and(|t| t.is_file())))
         } else {
-            is(&[MARK, PARTIAL_FILE, LOST_AND_FOUND])
+            is(&[MARK, PARTIAL_FILE, LOST_AND_FOUND]) || is(&JOINING_FILES)
         };
         if !ours {
             return Ok(false);
@@ -143,11 +179,17 @@ fn only_ours(dir: &Path) -> std::io::Result<bool> {
     Ok(true)
 }
 
-/// Makes the folder. Blocks on file I/O.
+/// Makes the folder of a new cluster's first node. Blocks on file I/O.
 pub(super) fn init(request: &Request) -> Result<Made> {
-    let dir = absolute(&request.dir);
+    make_folder(&request.dir, sample(request)?, |dir, file| fill(request, dir, file))
+}
+
+/// Makes a folder that `fill` fills, as whole or not at all as can be; `sample` is the configuration that it will put in
+/// place, as good as that. `fill` is given the folder and the configuration's path. Blocks on file I/O.
+pub(super) fn make_folder<T>(dir: &Path, sample: String, fill: impl FnOnce(&Path, &Path) -> Result<T>) -> Result<T> {
+    let dir = absolute(dir);
     let file = dir.join(config::FILE_NAME);
-    Config::load(&Sources { file: file.clone(), text: Some(sample(request)?), ..Sources::default() })?;
+    Config::load(&Sources { file: file.clone(), text: Some(sample), ..Sources::default() })?;
     refuse_half_made(&dir, "init")?;
     refuse_used(&dir)?;
     let new = !dir.exists();
@@ -157,7 +199,7 @@ pub(super) fn init(request: &Request) -> Result<Made> {
     let marked = marked.with_context(|| cannot_make(&mark))?;
     // Held to the end, so that nobody takes this for the rest of an interrupted run; without locks it may be.
     let _ = marked.try_lock();
-    match fill(request, &dir, &file) {
+    match fill(&dir, &file) {
         Ok(made) => Ok(made),
         Err(error) => {
             undo(&dir, new);
@@ -183,11 +225,17 @@ fn refuse_used(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-fn fill(request: &Request, dir: &Path, file: &Path) -> Result<Made> {
+/// The folders that a node writes its data to, empty.
+pub(super) fn make_data_folders(dir: &Path) -> Result<()> {
     for folder in FOLDERS {
         let folder = dir.join(folder);
         DirBuilder::new().mode(0o700).create(&folder).with_context(|| cannot_make(&folder))?;
     }
+    Ok(())
+}
+
+fn fill(request: &Request, dir: &Path, file: &Path) -> Result<Made> {
+    make_data_folders(dir)?;
     let cluster = new_cluster(&SystemEntropy);
     let advertised = request.advertise.iter().map(|advertise| advertise.host.clone());
     let options = InitOptions {
@@ -199,22 +247,31 @@ fn fill(request: &Request, dir: &Path, file: &Path) -> Result<Made> {
     };
     let created = security::create(dir, &options, &SystemEntropy)?;
     let text = request.configuration(cluster, &created.client.to_string())?;
-    put(dir, file, &text).with_context(|| cannot_make(file))?;
+    put(dir, file, &text)?;
     Ok(Made { cluster, bootstrap: options.bootstrap })
 }
 
 /// Puts the configuration in place whole, and only then takes the mark away.
-fn put(dir: &Path, file: &Path, text: &str) -> std::io::Result<()> {
+pub(super) fn put(dir: &Path, file: &Path, text: &str) -> Result<()> {
+    put_whole(dir, file, text).with_context(|| cannot_make(file))
+}
+
+fn put_whole(dir: &Path, file: &Path, text: &str) -> std::io::Result<()> {
     let partial = dir.join(PARTIAL_FILE);
-    let mut written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial)?;
-    written.write_all(text.as_bytes())?;
-    written.sync_all()?;
+    write_private(&partial, text)?;
     let folder = File::open(dir)?;
     folder.sync_all()?;
     fs::rename(&partial, file)?;
     folder.sync_all()?;
     fs::remove_file(dir.join(MARK))?;
     folder.sync_all()
+}
+
+/// Writes and syncs a new file for its owner only.
+pub(super) fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
+    let mut written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    written.write_all(text.as_bytes())?;
+    written.sync_all()
 }
 
 /// Takes away what a failed run made in a folder that held nothing; what cannot be removed keeps the mark.
@@ -224,7 +281,7 @@ fn undo(dir: &Path, new: bool) {
     for folder in made {
         gone &= fs::remove_dir_all(&folder).is_ok() || !folder.exists();
     }
-    for name in [PARTIAL_FILE, config::FILE_NAME] {
+    for name in JOINING_FILES.into_iter().chain([PARTIAL_FILE, config::FILE_NAME]) {
         gone &= fs::remove_file(dir.join(name)).is_ok() || !dir.join(name).exists();
     }
     if gone && fs::remove_file(dir.join(MARK)).is_ok() && new {
@@ -232,7 +289,7 @@ fn undo(dir: &Path, new: bool) {
     }
 }
 
-fn cannot_make(path: &Path) -> String {
+pub(super) fn cannot_make(path: &Path) -> String {
     format!("cannot make {}: choose a folder that this user may write to", path.display())
 }
 

@@ -5,7 +5,9 @@
 //! the environment are passed in, never read here.
 
 mod args;
+mod cluster;
 mod init;
+pub mod join;
 mod logging;
 pub mod notify;
 pub mod ready;
@@ -94,8 +96,13 @@ fn run(command: Command, environment: Vec<(String, String)>) -> Result<Next> {
     let done = Ok(Next::Exit(ExitCode::SUCCESS));
     match command {
         Command::Init(arguments) => {
-            let made = init::init(&arguments.request()?)?;
-            print!("{}", init::next_steps(&arguments.dir, &made));
+            match &arguments.bundle {
+                None => {
+                    let made = init::init(&arguments.request()?)?;
+                    print!("{}", init::next_steps(&arguments.dir, &made));
+                }
+                Some(bundle) => print!("{}", join::from_file(&arguments.joining(), bundle, arguments.passphrase()?)?),
+            }
             done
         }
         Command::Serve(arguments) => {
@@ -105,6 +112,10 @@ fn run(command: Command, environment: Vec<(String, String)>) -> Result<Next> {
         Command::Dev(arguments) => dev(arguments, environment),
         Command::Config { command } => {
             configuration(command, environment)?;
+            done
+        }
+        Command::Cluster { command } => {
+            print!("{}", cluster::run(command, environment)?);
             done
         }
         Command::Version { json } => {
@@ -124,7 +135,9 @@ fn dev(arguments: args::Dev, environment: Vec<(String, String)>) -> Result<Next>
     let args::Dev { dir, listen, tls_listen, admin_listen, set } = arguments;
     let listeners = DevListeners { plaintext: listen, tls: tls_listen, admin: admin_listen };
     let tls = listeners.tls().to_owned();
-    let request = init::Request { dir: dir.clone(), hosts: Vec::new(), listen: tls, advertise: None };
+    // A bad address is refused under the name of its flag below.
+    let peer_listen = init::peer_listen(&tls).unwrap_or_else(|_| config::Options::default().peer.listen);
+    let request = init::Request { dir: dir.clone(), hosts: Vec::new(), listen: tls, advertise: None, peer_listen };
     let mut sources = Sources { file: dir.join(config::FILE_NAME), text: None, environment, sets: set };
     let config = if sources.file.exists() {
         Config::load_dev(&sources, &listeners)?

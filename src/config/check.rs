@@ -12,7 +12,7 @@ use super::options::Options;
 use super::sources::{Merged, origin_of};
 use super::suggest::nearest;
 use super::{Config, ConfigError, DevListeners, HostPort, Listener, LogFormat, Mode, Sources};
-use super::{PLAINTEXT, SSL};
+use super::{PEER, PLAINTEXT, SSL};
 use crate::base::{ClusterId, NodeId, limits};
 use crate::broker::settings;
 use crate::object::{Bucket, OBJECT_BYTES_MAX, Place};
@@ -47,6 +47,7 @@ pub(super) fn check(merged: Merged, sources: &Sources, dev: Option<&DevListeners
             dev_listeners(listeners)?
         }
     };
+    let peer = if dev.is_none() { Some(peer(&options, (tls.bind, admin), &refuse)?) } else { None };
     let log_format = log(&options, &refuse)?;
     let place = place(&options, &data_dir, &refuse)?;
     let kafka = kafka(&options, &refuse)?;
@@ -75,6 +76,7 @@ pub(super) fn check(merged: Merged, sources: &Sources, dev: Option<&DevListeners
         node,
         plaintext,
         tls,
+        peer,
         tls_files,
         admin,
         place,
@@ -155,21 +157,46 @@ fn serve_listeners(options: &Options, refuse: &Refuse) -> Result<Listening, Conf
     let bind = |key: &str, text: &str| HostPort::parse_bind(text).map_err(|remedy| refuse.key(key, text, remedy));
     let tls = bind("listeners.tls", &options.listeners.tls)?;
     let admin = bind("admin.listen", &options.admin.listen)?;
-    let advertise = match options.listeners.advertise.as_str() {
-        "" => None,
-        text => Some(HostPort::parse(text).map_err(|remedy| refuse.key("listeners.advertise", text, remedy))?),
-    };
-    let advertised: Option<SocketAddr> = advertise.as_ref().and_then(|host| host.to_string().parse().ok());
-    if advertise.is_none() && tls.ip().is_unspecified() {
-        let remedy = "clients need one address when all are listened on: set HOST:PORT that they reach this node by";
-        return Err(refuse.key("listeners.advertise", "", remedy));
-    }
-    if advertised.is_some_and(|address| address.ip().is_unspecified()) {
-        let remedy = "no client can connect to that address: set HOST:PORT that they reach this node by";
-        return Err(refuse.key("listeners.advertise", &options.listeners.advertise, remedy));
-    }
+    let advertise = advertised("listeners.advertise", &options.listeners.advertise, tls, "client", refuse)?;
     different(&[("listeners.tls", tls), ("admin.listen", admin)], refuse)?;
     Ok((None, Listener { name: SSL, bind: tls, advertise }, admin))
+}
+
+/// What others are told instead of the address listened on, which has to be one that they can connect to.
+fn advertised(
+    key: &str,
+    text: &str,
+    bind: SocketAddr,
+    who: &str,
+    refuse: &Refuse,
+) -> Result<Option<HostPort>, ConfigError> {
+    let advertise = match text {
+        "" => None,
+        text => Some(HostPort::parse(text).map_err(|remedy| refuse.key(key, text, remedy))?),
+    };
+    let address: Option<SocketAddr> = advertise.as_ref().and_then(|host| host.to_string().parse().ok());
+    if advertise.is_none() && bind.ip().is_unspecified() {
+        let remedy =
+            format!("{who}s need one address when all are listened on: set HOST:PORT that they reach this node by");
+        return Err(refuse.key(key, "", remedy));
+    }
+    if address.is_some_and(|address| address.ip().is_unspecified()) {
+        let remedy = format!("no {who} can connect to that address: set HOST:PORT that they reach this node by");
+        return Err(refuse.key(key, text, remedy));
+    }
+    Ok(advertise)
+}
+
+/// Where the other nodes connect. A file of a former release does not say; then a listener of its own at the default has
+/// precedence in what is refused here, and the start says that the port is taken.
+fn peer(options: &Options, (tls, admin): (SocketAddr, SocketAddr), refuse: &Refuse) -> Result<Listener, ConfigError> {
+    let listen = &options.peer.listen;
+    let bind = HostPort::parse_bind(listen).map_err(|remedy| refuse.key("peer.listen", listen, remedy))?;
+    let advertise = advertised("peer.advertise", &options.peer.advertise, bind, "node", refuse)?;
+    if refuse.0.contains_key("peer.listen") {
+        different(&[("listeners.tls", tls), ("admin.listen", admin), ("peer.listen", bind)], refuse)?;
+    }
+    Ok(Listener { name: PEER, bind, advertise })
 }
 
 /// Under `dev` the flags alone say where to listen. The file may say otherwise, as `serve` reads it too; who says it
@@ -184,6 +211,8 @@ fn no_other_listeners(options: &Options, file: &Path, refuse: &Refuse) -> Result
             "casemate dev tells clients where it listens: remove this",
         ),
         ("admin.listen", &options.admin.listen, "casemate dev listens where --admin-listen says: give that instead"),
+        ("peer.listen", &options.peer.listen, "casemate dev is a node alone: remove this"),
+        ("peer.advertise", &options.peer.advertise, "casemate dev is a node alone: remove this"),
     ] {
         if refuse.0.get(key).is_some_and(|origin| *origin != in_file) {
             return Err(refuse.key(key, value, remedy));

@@ -9,6 +9,7 @@ mod check;
 mod error;
 mod options;
 mod parts;
+mod peers;
 mod show;
 mod sources;
 mod suggest;
@@ -25,6 +26,7 @@ use crate::security::TlsFiles;
 pub use address::HostPort;
 pub use error::ConfigError;
 pub use options::Options;
+pub use peers::{PEERS_FILE, peers_text, read_peers};
 pub use sources::Sources;
 
 /// Name of the configuration file in a folder made by `casemate init`.
@@ -33,6 +35,8 @@ pub const FILE_NAME: &str = "casemate.toml";
 pub const PLAINTEXT: &str = "PLAINTEXT";
 /// Name of the mutual TLS listener, as Kafka would name it.
 pub const SSL: &str = "SSL";
+/// Name of the listener for the other nodes. Clients are never told of it.
+pub const PEER: &str = "PEER";
 
 /// How a process serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,18 +69,18 @@ impl DevListeners {
     }
 }
 
-/// One Kafka listener.
+/// One listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
-    /// `PLAINTEXT` or `SSL`.
+    /// `PLAINTEXT`, `SSL` or `PEER`.
     pub name: &'static str,
     pub bind: SocketAddr,
-    /// What clients are told; port 0 is the port that was bound. None for the address that was bound.
+    /// What clients, or the other nodes, are told; port 0 is the port that was bound. None for the address that was bound.
     pub advertise: Option<HostPort>,
 }
 
 impl Listener {
-    /// What clients are told, now that the listener is bound to `bound`.
+    /// What they are told, now that the listener is bound to `bound`.
     pub fn endpoint(&self, bound: SocketAddr) -> Endpoint {
         let (host, port) = match &self.advertise {
             Some(HostPort { host, port: 0 }) => (host.clone(), bound.port()),
@@ -105,6 +109,8 @@ pub struct Config {
     /// Only in [`Mode::Dev`].
     pub plaintext: Option<Listener>,
     pub tls: Listener,
+    /// For the other nodes; only in [`Mode::Serve`].
+    pub peer: Option<Listener>,
     pub tls_files: TlsFiles,
     pub admin: SocketAddr,
     pub place: Place,
@@ -124,6 +130,12 @@ impl Config {
     /// Reads and checks everything for `casemate dev`. Blocks on reading the file.
     pub fn load_dev(sources: &Sources, listeners: &DevListeners) -> Result<Config, ConfigError> {
         check::check(sources::merge(sources)?, sources, Some(listeners))
+    }
+
+    /// What people call this node.
+    pub fn node_name(&self) -> String {
+        let name = &self.options.peer.name;
+        if name.is_empty() { format!("node-{}", self.node) } else { name.clone() }
     }
 
     /// A path of the options; None where it is not set. A relative one begins at the data folder.
@@ -171,20 +183,54 @@ impl Config {
     }
 }
 
+/// Who a new node is and where it listens.
+pub struct Identity<'a> {
+    pub cluster: ClusterId,
+    pub node: NodeId,
+    /// See `[listeners]`.
+    pub tls: &'a str,
+    pub advertise: &'a str,
+    /// See `[peer]`.
+    pub peer_listen: &'a str,
+    pub peer_advertise: &'a str,
+    pub name: &'a str,
+    pub rack: &'a str,
+}
+
+impl Identity<'_> {
+    fn options(&self) -> Options {
+        let mut options = Options { cluster_id: self.cluster.to_string(), ..Options::default() };
+        options.node_id = u32::try_from(self.node.0).unwrap_or(0);
+        options.listeners.tls = self.tls.to_owned();
+        options.listeners.advertise = self.advertise.to_owned();
+        options.peer.listen = self.peer_listen.to_owned();
+        options.peer.advertise = self.peer_advertise.to_owned();
+        options.peer.name = self.name.to_owned();
+        options.peer.rack = self.rack.to_owned();
+        options
+    }
+}
+
 /// Text of the file that `casemate init` writes.
-pub fn initial_file(
-    cluster: ClusterId,
-    node: NodeId,
-    tls: &str,
-    advertise: &str,
-    super_users: &str,
-) -> Result<String, ConfigError> {
-    let mut options = Options { cluster_id: cluster.to_string(), ..Options::default() };
-    options.node_id = u32::try_from(node.0).unwrap_or(0);
-    options.listeners.tls = tls.to_owned();
-    options.listeners.advertise = advertise.to_owned();
+pub fn initial_file(identity: &Identity, super_users: &str) -> Result<String, ConfigError> {
+    let mut options = identity.options();
     options.kafka.insert("super.users".to_owned(), options::Scalar::Text(super_users.to_owned()));
     show::initial(&options)
+}
+
+/// What a node that joins a cluster serves with.
+pub struct Joining<'a> {
+    pub identity: Identity<'a>,
+    /// What all nodes of the cluster have in common, by the names that `--set` has for them.
+    pub settings: &'a [(String, String)],
+}
+
+/// Text of the file that a node begins with which joins a cluster.
+pub fn joining_file(joining: &Joining) -> Result<String, ConfigError> {
+    let text = Some(show::initial(&joining.identity.options())?);
+    let sets = joining.settings.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let merged = sources::merge(&Sources { file: FILE_NAME.into(), text, sets, ..Sources::default() })?;
+    show::initial(&merged.options)
 }
 
 #[cfg(test)]

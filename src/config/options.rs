@@ -20,6 +20,7 @@ pub struct Options {
     /// Folder of the data; empty for the folder of the configuration file.
     pub data_dir: String,
     pub listeners: Listeners,
+    pub peer: Peer,
     pub tls: Tls,
     pub wal: Wal,
     pub objects: Objects,
@@ -37,6 +38,20 @@ pub struct Listeners {
     pub tls: String,
     /// `HOST:PORT` that clients are told; port 0 is the port listened on. Empty for the address listened on.
     pub advertise: String,
+}
+
+/// Where the other nodes of the cluster connect.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Peer {
+    /// `IP:PORT`; port 0 takes a free one.
+    pub listen: String,
+    /// `HOST:PORT` that the other nodes are told; port 0 is the port listened on. Empty for the address listened on.
+    pub advertise: String,
+    /// What people call this node; no two nodes have the same name. Empty for `node-ID`.
+    pub name: String,
+    /// Where it stands: a rack or a zone. May be empty.
+    pub rack: String,
 }
 
 /// PEM files of the listeners. Relative paths begin at the data folder.
@@ -134,6 +149,12 @@ impl Default for Listeners {
     }
 }
 
+impl Default for Peer {
+    fn default() -> Self {
+        Peer { listen: "127.0.0.1:9094".to_owned(), advertise: String::new(), name: String::new(), rack: String::new() }
+    }
+}
+
 impl Default for Tls {
     fn default() -> Self {
         Tls {
@@ -185,7 +206,7 @@ impl Default for Admin {
 
 impl Default for Log {
     fn default() -> Self {
-        Log { format: "text".to_owned(), filter: "info,openraft=warn".to_owned() }
+        Log { format: "text".to_owned(), filter: "info,openraft=off".to_owned() }
     }
 }
 

@@ -14,27 +14,27 @@ pub(super) fn json(options: &Options) -> Result<String, ConfigError> {
     serde_json::to_string_pretty(options).map_err(|error| ConfigError::Show(error.to_string()))
 }
 
-/// The file that `casemate init` writes: what differs from the defaults.
+/// The file that `casemate init` writes: what differs from the defaults, Kafka's settings last.
 pub(super) fn initial(options: &Options) -> Result<String, ConfigError> {
-    let text = |text: &str| ::toml::Value::from(text).to_string();
-    let mut file = format!(
-        "# Made by `casemate init`. Everything that is not here has its default; config.example.toml explains all options,\n\
-         # and `casemate config show --config FILE` prints what is in force.\n\
-         cluster_id = {}\nnode_id = {}\n\n[listeners]\ntls = {}\n",
-        text(&options.cluster_id),
-        options.node_id,
-        text(&options.listeners.tls)
-    );
-    if !options.listeners.advertise.is_empty() {
-        file.push_str(&format!("advertise = {}\n", text(&options.listeners.advertise)));
+    let failed = |error: ::toml::ser::Error| ConfigError::Show(error.to_string());
+    let defaults = ::toml::Table::try_from(Options::default()).map_err(failed)?;
+    let mut own = ::toml::Table::new();
+    for (key, value) in ::toml::Table::try_from(options).map_err(failed)? {
+        match (value, defaults.get(&key)) {
+            (value, default) if default == Some(&value) || key == "kafka" => {}
+            (::toml::Value::Table(mut section), Some(::toml::Value::Table(default))) => {
+                section.retain(|name, value| default.get(name) != Some(value));
+                own.insert(key, ::toml::Value::Table(section));
+            }
+            (value, _) => drop(own.insert(key, value)),
+        }
     }
-    file.push_str("\n[kafka]\n");
-    file.push_str(&toml_table(&options.kafka)?);
-    Ok(file)
-}
-
-fn toml_table(kafka: &BTreeMap<String, Scalar>) -> Result<String, ConfigError> {
-    ::toml::to_string(kafka).map_err(|error| ConfigError::Show(error.to_string()))
+    let own = ::toml::to_string(&own).map_err(failed)?;
+    let kafka = ::toml::to_string(&options.kafka).map_err(failed)?;
+    Ok(format!(
+        "# Made by `casemate init`. Everything that is not here has its default; config.example.toml explains all options,\n\
+         # and `casemate config show --config FILE` prints what is in force.\n{own}\n[kafka]\n{kafka}"
+    ))
 }
 
 /// Kafka's settings that are set or obeyed, with the defaults of the latter.

@@ -162,7 +162,7 @@ fn file_layer(sources: &Sources, known: &Known) -> Result<Layer, ConfigError> {
                 return Err(refuse(&key, "{…}", &origin, "it is one value, not a table"));
             }
             Value::Dict(..) => {
-                let sections = ["listeners", "tls", "wal", "objects", "admin", "log", "limits", "kafka"];
+                let sections = ["listeners", "peer", "tls", "wal", "objects", "admin", "log", "limits", "kafka"];
                 let remedy = match nearest(&key, sections) {
                     Some(name) => format!("no such section: did you mean [{name}]?"),
                     None => "no such section: config.example.toml lists all, remove it".to_owned(),
@@ -258,7 +258,7 @@ fn is_kafkas(name: &str) -> bool {
     settings::broker(name).is_some() || settings::topic(name).is_some() || settings::refused_by_family(name).is_some()
 }
 
-fn read(path: &Path) -> Result<String, ConfigError> {
+pub(super) fn read(path: &Path) -> Result<String, ConfigError> {
     let failed = |source| ConfigError::File { path: path.to_owned(), source };
     let metadata = std::fs::metadata(path).map_err(failed)?;
     if !metadata.is_file() || metadata.len() > FILE_BYTES_MAX {

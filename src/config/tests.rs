@@ -306,11 +306,77 @@ fn what_is_shown_is_a_configuration_that_gives_the_same() {
 #[test]
 fn what_init_writes_is_a_configuration() {
     let (cluster, node) = (ClusterId([7; 16]), NodeId(3));
-    let text = initial_file(cluster, node, "0.0.0.0:9093", "kafka.example:9093", "User:CN=a \"b\",O=c").unwrap();
+    let identity = Identity {
+        cluster,
+        node,
+        tls: "0.0.0.0:9093",
+        advertise: "kafka.example:9093",
+        peer_listen: "0.0.0.0:9094",
+        peer_advertise: "kafka.example:9094",
+        name: "",
+        rack: "",
+    };
+    let text = initial_file(&identity, "User:CN=a \"b\",O=c").unwrap();
     let config = Folder::new(&text).load(&[], &[]).unwrap();
     assert_eq!((config.cluster, config.node), (cluster, node));
     assert_eq!(config.kafka["super.users"], "User:CN=a \"b\",O=c");
     assert_eq!(config.tls.advertise, HostPort::parse("kafka.example:9093").ok());
+}
+
+#[test]
+fn a_node_that_joins_begins_with_what_its_cluster_has_in_common() {
+    let settings = [("super.users", "User:CN=a \"b\",O=c"), ("wal.segment_bytes", "1048576"), ("num.partitions", "4")];
+    let settings = settings.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let identity = || Identity {
+        cluster: ClusterId([7; 16]),
+        node: NodeId(3),
+        tls: "0.0.0.0:9093",
+        advertise: "c.example:9093",
+        peer_listen: "0.0.0.0:9194",
+        peer_advertise: "c.example:9194",
+        name: "c",
+        rack: "r2",
+    };
+    let text = joining_file(&Joining { identity: identity(), settings: &settings }).unwrap();
+    assert!(!text.contains("segment_bytes = 67108864") && !text.contains("[admin]"), "only what differs: {text}");
+    let config = Folder::new(&text).load(&[], &[]).unwrap();
+    assert_eq!(
+        (config.cluster, config.node, config.options.wal.segment_bytes),
+        (ClusterId([7; 16]), NodeId(3), 1 << 20)
+    );
+    assert_eq!(
+        (config.kafka["super.users"].as_str(), config.kafka["num.partitions"].as_str()),
+        ("User:CN=a \"b\",O=c", "4")
+    );
+    assert_eq!((config.node_name().as_str(), config.options.peer.rack.as_str()), ("c", "r2"));
+    let peer = config.peer.unwrap();
+    assert_eq!((peer.bind.port(), peer.advertise), (9194, HostPort::parse("c.example:9194").ok()));
+    let unknown = [("no.such".to_owned(), "1".to_owned())];
+    assert!(joining_file(&Joining { identity: identity(), settings: &unknown }).is_err());
+}
+
+#[test]
+fn nodes_are_told_an_address_that_they_can_connect_to() {
+    let config = complete("[peer]\nlisten = \"10.0.0.1:9094\"\n").load(&[], &[]).unwrap();
+    let peer = config.peer.unwrap();
+    assert_eq!((peer.name, peer.bind.to_string().as_str(), peer.advertise), (PEER, "10.0.0.1:9094", None));
+    for (more, part) in [
+        ("listen = \"b.example:9094\"", "peer.listen = b.example:9094"),
+        ("listen = \"0.0.0.0:9094\"", "nodes need one address"),
+        ("listen = \"0.0.0.0:9094\"\nadvertise = \"0.0.0.0:9094\"", "no node can connect"),
+        ("listen = \"127.0.0.1:9093\"", "listeners.tls listens there"),
+        ("listen = \"127.0.0.1:9095\"", "admin.listen listens there"),
+        ("advertise = \"b.example\"", "HOST:PORT"),
+    ] {
+        let error = refusal(&complete(&format!("[peer]\n{more}\n")), &[], &[]);
+        assert!(error.contains(part), "{more}: {error}");
+    }
+    // Who has a listener where the default would be is not hindered.
+    assert!(complete("[admin]\nlisten = \"127.0.0.1:9094\"\n").load(&[], &[]).is_ok());
+    let folder = complete("");
+    let dev = Config::load_dev(&folder.sources(&[], &["peer.listen=127.0.0.1:1"]), &DevListeners::default());
+    let error = dev.unwrap_err().to_string();
+    assert!(error.contains("peer.listen = 127.0.0.1:1 (from --set)") && error.contains("a node alone"), "{error}");
 }
 
 #[test]

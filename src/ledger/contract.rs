@@ -5,20 +5,17 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-
-use crate::base::{EntryId, LedgerId, NodeId, Offset, PartitionId, TopicId, WalIncarnation};
+use crate::base::{EntryId, LedgerId, Offset, PartitionId, TopicId};
 use crate::batch::sample;
 use crate::env::{SeededEntropy, SimDisk};
-use crate::metadata;
-use crate::wal::{AppendError, Entry, HEAD, Synced, Wal, WalEvents, WalOptions};
+use crate::wal::{AppendError, Entry, Synced, Wal, WalEvents, WalOptions};
 
-use super::{LedgerError, LedgerWriter, LocalReplica, Replica, decode_entry, seal_ledger};
+use super::{LocalReplica, Replica, decode_entry};
 
 const LEDGER: LedgerId = LedgerId(7);
 
 /// What a suite needs of an implementation.
-trait Bench {
+pub trait Bench {
     fn replica(&self) -> Arc<dyn Replica>;
     /// Entries announced as synced, in their order.
     fn announced(&self) -> Vec<(LedgerId, EntryId)>;
@@ -27,7 +24,9 @@ trait Bench {
 }
 
 fn entry(ledger: LedgerId, id: u64) -> Entry {
-    Entry { ledger, entry: EntryId(id), token: id, head: [1; HEAD], body: Bytes::from(vec![id as u8; 100]) }
+    let batch = sample::batch(1 + id as i32 % 3, id as i64);
+    let head = super::writer::encode_head(PartitionId { topic: TopicId([1; 16]), index: 0 }, &batch.head);
+    Entry { ledger, entry: EntryId(id), token: id, head, body: batch.body.clone() }
 }
 
 fn await_announced(bench: &dyn Bench, count: usize) -> Vec<(LedgerId, EntryId)> {
@@ -43,7 +42,7 @@ fn await_announced(bench: &dyn Bench, count: usize) -> Vec<(LedgerId, EntryId)> 
 }
 
 /// Everything that a replica promises.
-fn suite(bench: &mut dyn Bench) {
+pub fn suite(bench: &mut dyn Bench) {
     entries_are_taken_and_announced_in_sequence(bench);
     a_sealed_ledger_refuses_its_writer_across_restarts(bench);
     a_ledger_never_seen_can_be_sealed(bench);
@@ -80,32 +79,14 @@ fn a_ledger_never_seen_can_be_sealed(bench: &mut dyn Bench) {
 
 fn the_end_of_a_sealed_ledger_covers_what_was_announced(bench: &mut dyn Bench) {
     let open = LedgerId(100);
-    let writer = LedgerWriter::new(open, bench.replica());
-    let partition = PartitionId { topic: TopicId([3; 16]), index: 5 };
-    for _ in 0..9 {
-        writer.append(partition, 0, &sample::batch(2, 1)).expect("room");
+    for id in 0..9 {
+        bench.replica().append(entry(open, id)).expect("room");
     }
     let announced = await_announced(bench, 9);
     assert!(announced.contains(&(open, EntryId(8))));
     bench.restart();
-    let mut recorded = metadata::Ledger {
-        node: NodeId(1),
-        epoch: crate::base::BrokerEpoch(1),
-        replicas: vec![metadata::Replica { node: NodeId(1), incarnation: WalIncarnation([1; 16]) }],
-        write_quorum: 1,
-        end: None,
-        uploaded: EntryId(0),
-        uploader: None,
-        holders: Vec::new(),
-    };
-    let end = seal_ledger(open, &recorded, &[bench.replica()]).expect("one answer is enough");
-    assert_eq!(end, EntryId(9));
-    recorded.uploaded = EntryId(30);
-    let end = seal_ledger(open, &recorded, &[bench.replica()]).expect("sealed");
-    assert_eq!(end, EntryId(30), "never below what is uploaded");
-    assert!(seal_ledger(open, &recorded, &[]).is_err(), "nobody answered");
-    let late = LedgerWriter::new(open, bench.replica());
-    assert_eq!(late.append(partition, 0, &sample::batch(1, 1)), Err(LedgerError::Sealed));
+    assert_eq!(bench.replica().seal(open).expect("sealed").through, Some(EntryId(8)));
+    assert_eq!(bench.replica().append(entry(open, 9)), Err(AppendError::Sealed));
 }
 
 #[derive(Default)]

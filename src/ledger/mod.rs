@@ -7,13 +7,26 @@
 //! With one node the replica set has one member, and everything goes the same way.
 
 pub mod core;
-mod recovery;
+mod drive;
+mod host;
+mod links;
+pub mod placement;
+mod recover;
 mod replica;
+pub mod wire;
 mod writer;
 
-pub use recovery::{RecoveryError, seal_ledger};
+pub use drive::{Answering, DriveParts, Link, Links, NotSent, Openings, drive};
+pub use host::{Found, HeldEntry, Host, Hosted, PullError, ReadFailed, UnreadableEntry};
+pub use links::{HostReplicas, NodeReplicas, PeerLinks};
+pub use recover::{RecoverError, RecoveryParts, Registrations, Replicas, recover_ledger, recover_ledgers};
 pub use replica::{LocalReplica, Replica};
-pub use writer::{ENTRY_HEAD_BYTES, LedgerError, LedgerWriter, batch_of, decode_entry};
+pub use writer::{
+    Durable, ENTRY_HEAD_BYTES, LedgerError, LedgerEvents, LedgerWriter, Proposal, REPLICAS_WANTED, batch_of,
+    decode_entry, writer_options,
+};
 
 #[cfg(test)]
 mod contract;
+#[cfg(test)]
+mod drive_tests;

@@ -38,10 +38,12 @@ pub enum Command {
         write_quorum: u8,
         close: Option<(LedgerId, EntryId)>,
     },
-    /// Sets the end (exclusive) of a ledger, once. The same value again is success.
+    /// Sets the end (exclusive) of a ledger, once. The same value again is success. `by` is the writer, which ends it itself;
+    /// without it only a ledger with one replica can be sealed, as releases did that knew no others.
     SealLedger {
         ledger: LedgerId,
         end: EntryId,
+        by: Option<(NodeId, BrokerEpoch)>,
     },
     /// The broker is taken for dead, or is to stop: from now on this epoch changes nothing, so its ledgers can be recovered.
     /// The process has to register again. For an epoch that is fenced already it is success.
@@ -155,7 +157,8 @@ pub enum Command {
         now_ms: i64,
     },
     /// Replaces the inputs' ranges by the outputs', which cover exactly the same offsets of each partition; offsets
-    /// below the log start may be left out. Partitions of topics that were deleted meanwhile are skipped.
+    /// below the log start may be left out. Partitions of topics that were deleted meanwhile are skipped; those that another
+    /// node leads refuse the whole.
     /// Log compaction is a merge whose outputs have fewer records: `cleaned` then says up to which offset (exclusive)
     /// a partition is compact. It never moves back, and never beyond what is uploaded.
     CommitMerge {
@@ -228,6 +231,16 @@ pub enum Command {
         directory: DirectoryId,
         now_ms: i64,
     },
+}
+
+impl Command {
+    /// The node that alone may propose this, where that is so: what it says about itself.
+    pub fn only_by(&self) -> Option<NodeId> {
+        match self {
+            Command::RegisterSelf { node, .. } | Command::JoinNode { node, .. } => Some(*node),
+            _ => None,
+        }
+    }
 }
 
 /// A partition whose leader is gone, and who is to lead it.

@@ -46,6 +46,8 @@ mod kind {
     pub const FENCE_BROKER: u16 = 40;
     pub const RECOVER_LEDGER: u16 = 41;
     pub const NAME_UPLOADER: u16 = 42;
+    /// `SEAL_LEDGER` by the ledger's writer.
+    pub const CLOSE_LEDGER: u16 = 43;
 }
 
 impl Command {
@@ -58,11 +60,12 @@ impl Command {
             Command::InitCluster { .. }
             | Command::RegisterBroker { .. }
             | Command::OpenLedger { .. }
-            | Command::SealLedger { .. }
+            | Command::SealLedger { by: None, .. }
             | Command::AllocateProducerIds { .. } => encode_cluster(&mut w, self),
-            Command::FenceBroker { .. } | Command::RecoverLedger { .. } | Command::NameUploader { .. } => {
-                encode_failover(&mut w, self);
-            }
+            Command::FenceBroker { .. }
+            | Command::RecoverLedger { .. }
+            | Command::NameUploader { .. }
+            | Command::SealLedger { by: Some(_), .. } => encode_failover(&mut w, self),
             Command::AssignPartitions { .. }
             | Command::HandOver { .. }
             | Command::SetTargets { .. }
@@ -99,7 +102,7 @@ impl Command {
         }
         let command = match r.u16()? {
             k @ (kind::INIT_CLUSTER..=kind::SEAL_LEDGER | kind::ALLOCATE_PRODUCER_IDS) => decode_cluster(k, &mut r)?,
-            k @ kind::FENCE_BROKER..=kind::NAME_UPLOADER => decode_failover(k, &mut r)?,
+            k @ kind::FENCE_BROKER..=kind::CLOSE_LEDGER => decode_failover(k, &mut r)?,
             k @ kind::CREATE_TOPIC..=kind::ALTER_CONFIGS => decode_topic(k, &mut r)?,
             k @ (kind::ALTER_CLIENT_QUOTAS | kind::ALTER_EXPECTED_CONFIGS) => decode_settings(k, &mut r)?,
             k => match node_codec::decode(k, &mut r)? {
@@ -134,7 +137,7 @@ fn encode_cluster(w: &mut Writer, command: &Command) {
                 w.u64(ledger.0).u64(end.0);
             }
         }
-        Command::SealLedger { ledger, end } => {
+        Command::SealLedger { ledger, end, by: None } => {
             w.u16(kind::SEAL_LEDGER).u64(ledger.0).u64(end.0);
         }
         Command::AllocateProducerIds { node, epoch, count } => {
@@ -165,7 +168,7 @@ fn decode_cluster(kind: u16, r: &mut Reader<'_>) -> Result<Command, DecodeError>
                 false => None,
             },
         },
-        kind::SEAL_LEDGER => Command::SealLedger { ledger: LedgerId(r.u64()?), end: EntryId(r.u64()?) },
+        kind::SEAL_LEDGER => Command::SealLedger { ledger: LedgerId(r.u64()?), end: EntryId(r.u64()?), by: None },
         kind::ALLOCATE_PRODUCER_IDS => {
             Command::AllocateProducerIds { node: NodeId(r.i32()?), epoch: BrokerEpoch(r.i64()?), count: r.u32()? }
         }
@@ -183,6 +186,9 @@ fn encode_failover(w: &mut Writer, command: &Command) {
             w.u16(kind::RECOVER_LEDGER).u64(ledger.0).u64(end.0);
             put_holders(w, holders);
             w.i32(uploader.0);
+        }
+        Command::SealLedger { ledger, end, by: Some((node, epoch)) } => {
+            w.u16(kind::CLOSE_LEDGER).u64(ledger.0).u64(end.0).i32(node.0).i64(epoch.0);
         }
         Command::NameUploader { ledger, node, epoch } => {
             w.u16(kind::NAME_UPLOADER).u64(ledger.0).i32(node.0).i64(epoch.0);
@@ -203,6 +209,11 @@ fn decode_failover(kind: u16, r: &mut Reader<'_>) -> Result<Command, DecodeError
         kind::NAME_UPLOADER => {
             Command::NameUploader { ledger: LedgerId(r.u64()?), node: NodeId(r.i32()?), epoch: BrokerEpoch(r.i64()?) }
         }
+        kind::CLOSE_LEDGER => Command::SealLedger {
+            ledger: LedgerId(r.u64()?),
+            end: EntryId(r.u64()?),
+            by: Some((NodeId(r.i32()?), BrokerEpoch(r.i64()?))),
+        },
         other => return Err(unknown_kind(other)),
     })
 }

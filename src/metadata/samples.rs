@@ -182,7 +182,8 @@ fn cluster_commands() -> Vec<(&'static str, Command)> {
                 close: Some((LedgerId(11), EntryId(12))),
             },
         ),
-        ("seal-ledger", Command::SealLedger { ledger: LedgerId(11), end: EntryId(12) }),
+        ("seal-ledger", Command::SealLedger { ledger: LedgerId(11), end: EntryId(12), by: None }),
+        ("close-ledger", Command::SealLedger { ledger: LedgerId(11), end: EntryId(12), by: Some((NODE, EPOCH)) }),
         (
             "create-topic",
             Command::CreateTopic {

@@ -15,16 +15,18 @@ mod producer_state;
 mod producers;
 mod state;
 mod tail;
+mod traffic;
 mod transactions;
 
 #[cfg(test)]
 mod replay_tests;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, oneshot};
 
-use crate::base::{EntryId, LeaderEpoch, LedgerId, Offset, PartitionId};
+use crate::base::{EntryId, LeaderEpoch, LedgerId, Offset, PartitionId, ProducerId};
 use crate::batch::{Header, StoredBatch};
 use crate::ledger::{LedgerError, LedgerWriter};
 use crate::metadata;
@@ -33,9 +35,11 @@ use crate::wal::Location;
 
 pub use producer_state::{Guard, Origin};
 pub use producers::{ActiveProducer, ProducerError};
-pub use state::{Recovered, RecoveredGap, UploadRun};
+pub use state::{Collected, Recovered, RecoveredGap, UploadRun};
 pub use tail::{Source, TailBatch};
+pub use traffic::{Traffic, TrafficTotals};
 
+use producer_state::ProducerState;
 use producers::Verdict;
 use state::State;
 
@@ -48,6 +52,9 @@ pub enum AppendError {
     StateNotLoaded,
     #[error("the partition is closed here")]
     Closed,
+    /// Another node is about to lead it, or this one goes on in a moment.
+    #[error("the partition is being handed over to another node")]
+    Moving,
     #[error(transparent)]
     Ledger(#[from] LedgerError),
     #[error("the partition has no offsets left")]
@@ -135,6 +142,7 @@ pub struct Partition {
     pub topic: Arc<str>,
     /// Number by which the ledger's answers find the partition again.
     pub slot: u64,
+    pub traffic: Traffic,
     state: Mutex<State>,
 }
 
@@ -149,7 +157,35 @@ impl Partition {
         recovered: Vec<Recovered>,
         now_ms: i64,
     ) -> Result<Partition, RecoveredGap> {
-        Ok(Partition { id, topic, slot, state: Mutex::new(State::open(id, image, recovered, now_ms)?) })
+        let (traffic, state) = (Traffic::default(), Mutex::new(State::open(id, image, recovered, now_ms)?));
+        Ok(Partition { id, topic, slot, traffic, state })
+    }
+
+    /// The partition for an upload of what another node led: closed from the start.
+    pub fn open_shadow(
+        id: PartitionId,
+        topic: Arc<str>,
+        image: &metadata::Partition,
+        recovered: Vec<Recovered>,
+        now_ms: i64,
+    ) -> Result<Partition, RecoveredGap> {
+        let state = State::open_shadow(id, image, recovered, now_ms)?;
+        // No news of the ledger are for it.
+        Ok(Partition { id, topic, slot: u64::MAX, state: Mutex::new(state), traffic: Traffic::default() })
+    }
+
+    /// Opens anew what has departed from here and came back: `recovered` is what others have appended since, from this
+    /// one's end on. This one stays as it is, for whoever still uploads from it.
+    pub fn reopen(
+        &self,
+        slot: u64,
+        image: &metadata::Partition,
+        recovered: Vec<Recovered>,
+        now_ms: i64,
+    ) -> Result<Partition, RecoveredGap> {
+        let state = self.state().reopen(self.id, image, recovered, now_ms)?;
+        let (id, topic, traffic) = (self.id, self.topic.clone(), Traffic::default());
+        Ok(Partition { id, topic, slot, state: Mutex::new(state), traffic })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -179,14 +215,13 @@ impl Partition {
         now_ms: i64,
     ) -> Result<Appended, AppendError> {
         let mut state = self.state();
-        if state.closed {
-            return Err(AppendError::Closed);
-        }
+        state.takes_appends()?;
         if header.has_producer() {
             if !state.producers_loaded {
                 return Err(AppendError::StateNotLoaded);
             }
-            let verdict = state.producers.get_or_insert_default().check(header, origin)?;
+            let leader_epoch = state.leader_epoch;
+            let verdict = state.producers.get_or_insert_default().in_epoch(leader_epoch).check(header, origin)?;
             if let Verdict::Duplicate { base_offset, next_offset, append_time_ms } = verdict {
                 let durable = state.wait_for(next_offset);
                 let log_start = state.log_start;
@@ -206,8 +241,8 @@ impl Partition {
         }
         batch.place(base_offset, state.leader_epoch);
         let placed = Header { base_offset, leader_epoch: state.leader_epoch, ..*header };
-        let entry = ledger.append(self.id, self.slot, &batch)?;
-        let durable = state.appended(&placed, batch, origin.marker(), entry, now_ms);
+        ledger.append(self.id, self.slot, &batch)?;
+        let durable = state.appended(&placed, batch, origin.marker(), now_ms);
         let max_timestamp = placed.max_timestamp;
         Ok(Appended { base_offset, log_start: state.log_start, duplicate: false, max_timestamp, durable })
     }
@@ -221,24 +256,47 @@ impl Partition {
         version2: bool,
         now_ms: i64,
     ) -> Result<Option<Guard>, AppendError> {
+        self.verifying(|producers| producers.begin_verification(header, version2, now_ms))
+    }
+
+    /// The same before a coordinator writes to its own topic in a producer's transaction.
+    pub fn begin_own_verification(
+        &self,
+        producer: ProducerId,
+        epoch: i16,
+        now_ms: i64,
+    ) -> Result<Option<Guard>, AppendError> {
+        self.verifying(|producers| producers.begin_own_verification(producer, epoch, now_ms))
+    }
+
+    /// Whether a coordinator may write in a producer's transaction with what its verification gave it.
+    pub fn is_verified(&self, producer: ProducerId, epoch: i16, guard: Option<Guard>) -> bool {
+        self.verifying(|producers| Ok(producers.is_verified(producer, epoch, guard))).unwrap_or(false)
+    }
+
+    fn verifying<T>(&self, ask: impl FnOnce(&mut ProducerState) -> Result<T, ProducerError>) -> Result<T, AppendError> {
         let mut state = self.state();
-        if state.closed {
-            return Err(AppendError::Closed);
-        }
+        state.takes_appends()?;
         if !state.producers_loaded {
             return Err(AppendError::StateNotLoaded);
         }
-        Ok(state.producers.get_or_insert_default().begin_verification(header, version2, now_ms)?)
+        let leader_epoch = state.leader_epoch;
+        Ok(ask(state.producers.get_or_insert_default().in_epoch(leader_epoch))?)
     }
 
-    /// What to wait on until everything appended so far is durable; `None` when it is.
+    /// What to wait on until everything appended so far is durable; `None` when it is. Of a partition that is closed here
+    /// nobody learns it any more.
     pub fn all_durable(&self) -> Option<oneshot::Receiver<()>> {
         let mut state = self.state();
+        if state.closed {
+            // Without its sender it fails at once.
+            return Some(oneshot::channel().1);
+        }
         let next = state.next;
         state.wait_for(next)
     }
 
-    /// The ledger has made an entry durable. Called in the order of entries. Answers the base offset of its batch.
+    /// The oldest batch that waits is durable, as this entry of the ledger. Answers its base offset.
     pub fn synced(&self, ledger: LedgerId, entry: EntryId, location: Location) -> Option<Offset> {
         let news = self.state().synced(ledger, entry, location)?;
         for answer in news.answers {
@@ -353,8 +411,8 @@ impl Partition {
         self.state().expire_producers(before_ms);
     }
 
-    /// What an upload of `ledger` below `through` takes from this partition; `None` when that is nothing.
-    pub fn collect_upload(&self, ledger: LedgerId, through: EntryId) -> Option<UploadRun> {
+    /// What an upload of `ledger` below `through` takes from this partition.
+    pub fn collect_upload(&self, ledger: LedgerId, through: EntryId) -> Collected {
         self.state().collect_upload(self.id, ledger, through)
     }
 
@@ -371,6 +429,49 @@ impl Partition {
     /// Drops the memory copy of the batch at `base`.
     pub fn forget_memory(&self, base: Offset) {
         self.state().tail.forget_memory(base);
+    }
+
+    /// No more appends, until [`Partition::resume`]: another node is about to lead. Reads go on. Answers the epoch in which
+    /// this one leads and the end of what was appended, which does not move any more.
+    pub fn stop(&self) -> (LeaderEpoch, Offset) {
+        let mut state = self.state();
+        state.stopped = true;
+        (state.leader_epoch, state.next)
+    }
+
+    /// Takes back [`Partition::stop`].
+    pub fn resume(&self) {
+        self.state().stopped = false;
+    }
+
+    pub fn is_stopped(&self) -> bool {
+        let state = self.state();
+        state.stopped || state.closed
+    }
+
+    /// Another node leads: closes the partition, which stays for the upload of what only this node's ledgers have of it.
+    /// Nobody reads it any more, so it needs no copies in memory.
+    pub fn depart(&self) {
+        self.close();
+        self.state().tail.forget_all_memory();
+    }
+
+    /// Ledgers that have durable records of the partition which object storage lacks.
+    pub fn exposed_ledgers(&self) -> BTreeSet<LedgerId> {
+        let state = self.state();
+        state.tail.durable_from(state.uploaded_end).map(|batch| batch.ledger).collect()
+    }
+
+    /// Every batch that is durable and held here.
+    #[cfg(test)]
+    pub fn all_durable_batches(&self) -> Vec<TailBatch> {
+        self.state().tail.durable_from(Offset::ZERO).cloned().collect()
+    }
+
+    /// Whether everything that was appended here is in object storage.
+    pub fn is_uploaded(&self) -> bool {
+        let state = self.state();
+        state.uploaded_end >= state.next
     }
 
     /// No more appends or reads; whoever waits learns that the outcome is unknown.

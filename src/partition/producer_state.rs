@@ -10,11 +10,14 @@
 //! asked about is then over, though the answer says that it is open. Therefore a question begins with a [`Guard`], which
 //! the marker takes away, and a batch begins a transaction only with the guard that still stands. The lowest sequence
 //! that ever asked is remembered, too: a batch must not overtake one whose question failed and is repeated.
+//!
+//! A guard counts in the leader epoch in which it was given: between two of them another node may have led the partition,
+//! and have seen a marker of which this one knows nothing.
 
 use std::collections::HashMap;
 
-use crate::base::{Offset, ProducerId};
-use crate::batch::{EndMarker, Header};
+use crate::base::{LeaderEpoch, Offset, ProducerId};
+use crate::batch::{EndMarker, Header, NO_SEQUENCE};
 use crate::object::{AbortedTransaction, PartitionState};
 
 use super::producers::{ActiveProducer, ProducerError, Producers, Verdict};
@@ -45,7 +48,10 @@ impl Origin {
 
 /// Names one verification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Guard(u64);
+pub struct Guard {
+    leader_epoch: LeaderEpoch,
+    number: u64,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Verification {
@@ -65,13 +71,29 @@ pub struct ProducerState {
     transactions: Transactions,
     verifications: HashMap<ProducerId, Verification>,
     next_guard: u64,
+    /// In which the verifications began.
+    leader_epoch: LeaderEpoch,
 }
 
 impl ProducerState {
+    /// The state in a leader epoch; verifications of another one are void.
+    pub fn in_epoch(&mut self, leader_epoch: LeaderEpoch) -> &mut ProducerState {
+        if self.leader_epoch != leader_epoch {
+            self.leader_epoch = leader_epoch;
+            self.verifications.clear();
+        }
+        self
+    }
+
     /// Whether the producer has an open transaction with this epoch.
-    fn is_ongoing(&self, header: &Header) -> bool {
-        self.transactions.first_offset(header.producer_id).is_some()
-            && self.producers.epoch(header.producer_id) == Some(header.producer_epoch)
+    fn is_ongoing(&self, id: ProducerId, epoch: i16) -> bool {
+        self.transactions.first_offset(id).is_some() && self.producers.epoch(id) == Some(epoch)
+    }
+
+    /// Whether a batch may go on with the producer's transaction, or begin one with the guard that it has.
+    pub fn is_verified(&self, id: ProducerId, epoch: i16, guard: Option<Guard>) -> bool {
+        let stands = || self.verifications.get(&id).map(|v| v.guard) == guard;
+        self.is_ongoing(id, epoch) || (guard.is_some() && stands())
     }
 
     /// Judges a batch without recording it.
@@ -101,8 +123,7 @@ impl ProducerState {
 
     fn check_verified(&self, header: &Header, guard: Option<Guard>) -> Result<(), ProducerError> {
         let known = self.verifications.get(&header.producer_id);
-        if header.is_transactional() && !self.is_ongoing(header) && (guard.is_none() || known.map(|v| v.guard) != guard)
-        {
+        if header.is_transactional() && !self.is_verified(header.producer_id, header.producer_epoch, guard) {
             return Err(ProducerError::NotVerified);
         }
         let Some(known) = known else { return Ok(()) };
@@ -125,16 +146,35 @@ impl ProducerState {
         version2: bool,
         now_ms: i64,
     ) -> Result<Option<Guard>, ProducerError> {
-        if self.is_ongoing(header) {
+        self.verify((header.producer_id, header.producer_epoch), header.base_sequence, version2, now_ms)
+    }
+
+    /// The same for what a coordinator writes to its own topic, which has no sequence.
+    pub fn begin_own_verification(
+        &mut self,
+        id: ProducerId,
+        epoch: i16,
+        now_ms: i64,
+    ) -> Result<Option<Guard>, ProducerError> {
+        self.verify((id, epoch), NO_SEQUENCE, false, now_ms)
+    }
+
+    fn verify(
+        &mut self,
+        (id, epoch): (ProducerId, i16),
+        sequence: i32,
+        version2: bool,
+        now_ms: i64,
+    ) -> Result<Option<Guard>, ProducerError> {
+        if self.is_ongoing(id, epoch) {
             return Ok(None);
         }
-        self.producers.check_epoch(header.producer_id, header.producer_epoch)?;
-        if self.verifications.len() >= VERIFICATIONS_MAX && !self.verifications.contains_key(&header.producer_id) {
+        self.producers.check_epoch(id, epoch)?;
+        if self.verifications.len() >= VERIFICATIONS_MAX && !self.verifications.contains_key(&id) {
             self.forget_oldest_verifications();
         }
-        let (epoch, sequence) = (header.producer_epoch, header.base_sequence);
-        let next = Guard(self.next_guard);
-        let verification = self.verifications.entry(header.producer_id).or_insert_with(|| Verification {
+        let next = Guard { leader_epoch: self.leader_epoch, number: self.next_guard };
+        let verification = self.verifications.entry(id).or_insert_with(|| Verification {
             guard: next,
             epoch,
             lowest_sequence: sequence,
@@ -154,10 +194,10 @@ impl ProducerState {
 
     /// Half of them, so that the search for them is rare.
     fn forget_oldest_verifications(&mut self) {
-        let mut guards: Vec<_> = self.verifications.values().map(|v| v.guard.0).collect();
+        let mut guards: Vec<_> = self.verifications.values().map(|v| v.guard.number).collect();
         guards.sort_unstable();
         let keep_from = guards.get(guards.len() / 2).copied().unwrap_or(0);
-        self.verifications.retain(|_, v| v.guard.0 >= keep_from);
+        self.verifications.retain(|_, v| v.guard.number >= keep_from);
     }
 
     /// Records a batch or marker that has entered the ledger, or that recovery found there. `loaded` says whether

@@ -176,9 +176,8 @@ impl Life {
             let verdict = self.state.producers.get_or_insert_default().check(&header, origin);
             assert_eq!(verdict, Ok(super::producers::Verdict::Append), "{header:?} {origin:?}");
         }
-        let entry = (LEDGER, EntryId(self.log.0.len() as u64));
         self.log.0.push(Logged { header, batch: batch.clone(), marker: origin.marker() });
-        let _ = self.state.appended(&header, batch, origin.marker(), entry, NOW_MS);
+        let _ = self.state.appended(&header, batch, origin.marker(), NOW_MS);
     }
 
     fn append_data(&mut self) {
@@ -226,7 +225,7 @@ impl Life {
 
     fn upload(&mut self) {
         let through = EntryId(self.random.below(self.log.0.len() as u64 + 1));
-        let Some(run) = self.state.collect_upload(ID, LEDGER, through) else { return };
+        let Some(run) = self.state.collect_upload(ID, LEDGER, through).run else { return };
         assert_eq!(run.base, self.uploaded);
         let expected = self.log.footer(run.base, run.end, self.log_start);
         assert_eq!(PartitionState { epochs: vec![], ..run.state.clone() }, expected);

@@ -14,7 +14,7 @@ use crate::wal::Location;
 use super::epochs::EpochHistory;
 use super::producer_state::ProducerState;
 use super::tail::{Tail, TailBatch};
-use super::{Isolation, Positions, ReadError, ReadPlan};
+use super::{AppendError, Isolation, Positions, ReadError, ReadPlan};
 
 /// A batch that recovery found in the WAL.
 #[derive(Clone, Debug)]
@@ -39,7 +39,7 @@ pub struct RecoveredGap {
 }
 
 /// What one upload takes from one partition.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct UploadRun {
     pub partition: PartitionId,
     pub base: Offset,
@@ -50,6 +50,15 @@ pub struct UploadRun {
     pub state: PartitionState,
     /// Leader epochs that begin in the run.
     pub epochs: Vec<(LeaderEpoch, Offset)>,
+}
+
+/// What a partition gives to an upload of a ledger.
+#[derive(Debug, Default)]
+pub struct Collected {
+    pub run: Option<UploadRun>,
+    /// The first entry of the ledger below the cut that cannot be taken yet: records of the partition before it are in
+    /// another ledger, which has to be uploaded first.
+    pub blocked: Option<EntryId>,
 }
 
 /// A batch has become durable.
@@ -75,6 +84,9 @@ pub(super) struct State {
     pub producers_loaded: bool,
     pub waiters: VecDeque<(Offset, oneshot::Sender<()>)>,
     pub fetchers: Vec<Arc<Notify>>,
+    /// No appends: the partition is about to be handed over.
+    pub stopped: bool,
+    /// Neither appends nor reads: another node leads.
     pub closed: bool,
 }
 
@@ -85,7 +97,71 @@ impl State {
         recovered: Vec<Recovered>,
         now_ms: i64,
     ) -> Result<State, RecoveredGap> {
+        let mut state = State::at_uploaded_end(image);
+        for batch in recovered {
+            state.recover(id, batch, now_ms)?;
+        }
+        state.lead(id, image)?;
+        Ok(state)
+    }
+
+    /// The state of a partition that another node leads, for uploading what it has in a ledger: it begins no epoch of
+    /// its own, and a log start beyond its end is nothing unusual.
+    pub fn open_shadow(
+        id: PartitionId,
+        image: &metadata::Partition,
+        recovered: Vec<Recovered>,
+        now_ms: i64,
+    ) -> Result<State, RecoveredGap> {
+        let mut state = State::at_uploaded_end(image);
+        for batch in recovered {
+            state.recover(id, batch, now_ms)?;
+        }
+        state.closed = true;
+        Ok(state)
+    }
+
+    /// The state with which this node leads again, after others have appended `recovered`. It stays as it is.
+    pub fn reopen(
+        &self,
+        id: PartitionId,
+        image: &metadata::Partition,
+        recovered: Vec<Recovered>,
+        now_ms: i64,
+    ) -> Result<State, RecoveredGap> {
         let mut state = State {
+            leader_epoch: image.leader_epoch,
+            history: self.history.clone(),
+            tail: self.tail.durable_only(),
+            next: self.durable,
+            producers: self.producers.clone(),
+            waiters: VecDeque::new(),
+            fetchers: Vec::new(),
+            stopped: false,
+            closed: false,
+            ..*self
+        };
+        // Those that became durable after it departed still have copies, which the registry does not count for this one.
+        state.tail.forget_all_memory();
+        for batch in recovered {
+            state.recover(id, batch, now_ms)?;
+        }
+        state.follow(image);
+        state.lead(id, image)?;
+        Ok(state)
+    }
+
+    /// Everything recovered is there: from here on this node appends, in an epoch of its own.
+    fn lead(&mut self, id: PartitionId, image: &metadata::Partition) -> Result<(), RecoveredGap> {
+        if image.log_start > self.next {
+            return Err(RecoveredGap { partition: id, from: self.next, to: image.log_start });
+        }
+        self.history.begin(self.leader_epoch, self.next);
+        Ok(())
+    }
+
+    fn at_uploaded_end(image: &metadata::Partition) -> State {
+        State {
             leader_epoch: image.leader_epoch,
             history: EpochHistory::new(image.epochs.clone()),
             log_start: image.log_start,
@@ -98,16 +174,9 @@ impl State {
             producers_loaded: image.uploaded_end == Offset::ZERO,
             waiters: VecDeque::new(),
             fetchers: Vec::new(),
+            stopped: false,
             closed: false,
-        };
-        for batch in recovered {
-            state.recover(id, batch, now_ms)?;
         }
-        if state.log_start > state.next {
-            return Err(RecoveredGap { partition: id, from: state.next, to: state.log_start });
-        }
-        state.history.begin(state.leader_epoch, state.next);
-        Ok(state)
     }
 
     fn recover(&mut self, id: PartitionId, found: Recovered, now_ms: i64) -> Result<(), RecoveredGap> {
@@ -120,8 +189,8 @@ impl State {
         }
         self.history.begin(header.leader_epoch, header.base_offset);
         self.record_producer(&header, found.marker, now_ms);
-        let mut batch = TailBatch::new(&header, found.bytes, found.ledger, found.entry);
-        batch.location = Some(found.location);
+        let mut batch = TailBatch::new(&header, found.bytes);
+        batch.settle(found.ledger, found.entry, found.location);
         self.next = batch.end();
         self.durable = self.next;
         self.tail.push_durable(batch);
@@ -135,16 +204,23 @@ impl State {
         }
     }
 
+    pub fn takes_appends(&self) -> Result<(), AppendError> {
+        match (self.closed, self.stopped) {
+            (true, _) => Err(AppendError::Closed),
+            (false, true) => Err(AppendError::Moving),
+            (false, false) => Ok(()),
+        }
+    }
+
     /// Records a batch that has entered the ledger; answers what to wait on for its durability.
     pub fn appended(
         &mut self,
         header: &Header,
         stored: StoredBatch,
         marker: Option<EndMarker>,
-        (ledger, entry): (LedgerId, EntryId),
         now_ms: i64,
     ) -> Option<oneshot::Receiver<()>> {
-        let mut batch = TailBatch::new(header, stored.len(), ledger, entry);
+        let mut batch = TailBatch::new(header, stored.len());
         batch.memory = Some(stored);
         self.record_producer(header, marker, now_ms);
         self.next = batch.end();
@@ -257,13 +333,20 @@ impl State {
         self.history.end_of(asked, self.durable).map(|(epoch, end)| (epoch, end.min(self.durable)))
     }
 
-    pub fn collect_upload(&self, id: PartitionId, ledger: LedgerId, through: EntryId) -> Option<UploadRun> {
-        let batches: Vec<_> = self
-            .tail
-            .durable_from(self.uploaded_end)
-            .take_while(|b| b.ledger == ledger && b.entry < through)
-            .cloned()
-            .collect();
+    /// What an upload of `ledger` below `through` takes: objects of one partition follow one another, so only what
+    /// begins at the uploaded end.
+    pub fn collect_upload(&self, id: PartitionId, ledger: LedgerId, through: EntryId) -> Collected {
+        let taken = |b: &TailBatch| b.ledger == ledger && b.entry < through;
+        let mut waiting = self.tail.durable_from(self.uploaded_end).peekable();
+        let mut batches = Vec::new();
+        while let Some(batch) = waiting.next_if(|b| taken(b)) {
+            batches.push(batch.clone());
+        }
+        let blocked = waiting.find(|b| taken(b)).map(|b| b.entry);
+        Collected { run: self.run_of(id, batches), blocked }
+    }
+
+    fn run_of(&self, id: PartitionId, batches: Vec<TailBatch>) -> Option<UploadRun> {
         let (base, end) = (batches.first()?.base, batches.last()?.end());
         let mut state =
             PartitionState { epochs: self.history.below(end), log_start: self.log_start, ..Default::default() };
@@ -361,16 +444,16 @@ mod tests {
         state.read(Offset(from), max_bytes, at_least_one, Isolation::ReadUncommitted)
     }
 
-    fn append(state: &mut State, count: i32, entry: u64) -> Option<oneshot::Receiver<()>> {
+    fn append(state: &mut State, count: i32) -> Option<oneshot::Receiver<()>> {
         let mut batch = sample::batch(count, 100);
         batch.place(state.next, state.leader_epoch);
-        state.appended(&batch.header(), batch, None, (LEDGER, EntryId(entry)), 0)
+        state.appended(&batch.header(), batch, None, 0)
     }
 
     #[test]
     fn records_are_invisible_until_they_are_durable() {
         let mut state = State::open(ID, &image(0, 0), vec![], 0).expect("open");
-        let mut waiting = append(&mut state, 3, 0).expect("not durable yet");
+        let mut waiting = append(&mut state, 3).expect("not durable yet");
         let plan = read(&state, 0, 1 << 20, true).expect("in range");
         assert!(plan.tail.is_empty() && !plan.in_objects);
         assert!(waiting.try_recv().is_err());
@@ -384,7 +467,7 @@ mod tests {
     fn limits_hold_after_the_first_batch() {
         let mut state = State::open(ID, &image(0, 0), vec![], 0).expect("open");
         for entry in 0..3 {
-            let _ = append(&mut state, 3, entry);
+            let _ = append(&mut state, 3);
             state.synced(LEDGER, EntryId(entry), location(1));
         }
         assert_eq!(read(&state, 0, 1, true).expect("in range").tail.len(), 1);
@@ -406,18 +489,18 @@ mod tests {
     #[test]
     fn an_upload_takes_what_is_durable_below_the_cut() {
         let mut state = State::open(ID, &image(0, 0), vec![], 0).expect("open");
-        for entry in [0, 3, 7] {
-            let _ = append(&mut state, 2, entry);
+        for _ in 0..3 {
+            let _ = append(&mut state, 2);
         }
         state.synced(LEDGER, EntryId(0), location(1));
         state.synced(LEDGER, EntryId(3), location(1));
-        let run = state.collect_upload(ID, LEDGER, EntryId(100)).expect("something");
+        let run = state.collect_upload(ID, LEDGER, EntryId(100)).run.expect("something");
         assert_eq!((run.base, run.end, run.batches.len()), (Offset(0), Offset(4), 2));
         assert_eq!(run.epochs, [(LeaderEpoch(2), Offset(0))]);
-        let run = state.collect_upload(ID, LEDGER, EntryId(3)).expect("something");
+        let run = state.collect_upload(ID, LEDGER, EntryId(3)).run.expect("something");
         assert_eq!(run.end, Offset(2));
         state.follow(&image(4, 0));
-        assert!(state.collect_upload(ID, LEDGER, EntryId(100)).is_none());
+        assert!(state.collect_upload(ID, LEDGER, EntryId(100)).run.is_none());
     }
 
     #[test]
@@ -444,14 +527,14 @@ mod tests {
         batch.place(state.next, state.leader_epoch);
         let header = batch.header();
         let header = Header { attributes: header.attributes | 0x10, ..header };
-        let _ = state.appended(&header, batch, None, (LEDGER, EntryId(entry)), 0);
+        let _ = state.appended(&header, batch, None, 0);
     }
 
-    fn abort(state: &mut State, entry: u64) {
+    fn abort(state: &mut State) {
         let marker = EndMarker { commit: false, coordinator_epoch: 0 };
         let mut batch = crate::batch::end_marker(crate::base::ProducerId(9), 0, marker, 100).expect("small");
         batch.place(state.next, state.leader_epoch);
-        let _ = state.appended(&batch.header(), batch, Some(marker), (LEDGER, EntryId(entry)), 0);
+        let _ = state.appended(&batch.header(), batch, Some(marker), 0);
     }
 
     fn committed(state: &State, from: i64) -> (Vec<i64>, usize) {
@@ -462,9 +545,9 @@ mod tests {
     #[test]
     fn a_reader_of_what_is_committed_stops_at_the_open_transaction_until_its_end_is_durable() {
         let mut state = State::open(ID, &image(0, 0), vec![], 0).expect("open");
-        let _ = append(&mut state, 2, 0);
+        let _ = append(&mut state, 2);
         transactional(&mut state, 1);
-        let _ = append(&mut state, 2, 2);
+        let _ = append(&mut state, 2);
         for entry in 0..3 {
             state.synced(LEDGER, EntryId(entry), location(1));
         }
@@ -472,7 +555,7 @@ mod tests {
         assert_eq!(committed(&state, 0), (vec![0], 0));
         assert_eq!(committed(&state, 3), (vec![], 0), "beyond the last stable offset there is nothing yet");
         assert_eq!(read(&state, 0, 1 << 20, true).expect("in range").tail.len(), 3);
-        abort(&mut state, 3);
+        abort(&mut state);
         assert_eq!(state.last_stable(), Some(Offset(2)), "the marker may still be lost");
         let waiter = Arc::new(Notify::new());
         state.fetchers.push(waiter);
@@ -487,7 +570,7 @@ mod tests {
     fn the_log_start_may_pass_an_open_transaction() {
         let mut state = State::open(ID, &image(0, 0), vec![], 0).expect("open");
         transactional(&mut state, 0);
-        let _ = append(&mut state, 2, 1);
+        let _ = append(&mut state, 2);
         for entry in 0..2 {
             state.synced(LEDGER, EntryId(entry), location(1));
         }
@@ -498,13 +581,13 @@ mod tests {
     #[test]
     fn a_partition_of_plain_producers_keeps_nothing_of_them() {
         let mut state = State::open(ID, &image(0, 0), vec![], 0).expect("open");
-        let _ = append(&mut state, 2, 0);
+        let _ = append(&mut state, 2);
         assert!(state.producers.is_none());
         assert!(size_of::<State>() <= 320, "{} bytes in every partition", size_of::<State>());
         transactional(&mut state, 1);
         state.expire_producers(i64::MAX);
         assert!(state.producers.is_some(), "its transaction is open");
-        abort(&mut state, 2);
+        abort(&mut state);
         state.synced(LEDGER, EntryId(0), location(1));
     }
 }

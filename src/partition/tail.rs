@@ -19,27 +19,34 @@ pub struct TailBatch {
     pub bytes: u32,
     pub max_timestamp: i64,
     pub epoch: LeaderEpoch,
+    /// Of a durable batch; before that another replica set may still give it another place.
     pub ledger: LedgerId,
     pub entry: EntryId,
-    /// Where the WAL has it; known once it is synced.
+    /// Where the WAL has it; known once it is durable.
     pub location: Option<Location>,
     /// The batch itself, as long as the memory budget lasts.
     pub memory: Option<StoredBatch>,
 }
 
 impl TailBatch {
-    pub fn new(header: &Header, bytes: usize, ledger: LedgerId, entry: EntryId) -> TailBatch {
+    /// A batch that has no place in a ledger yet.
+    pub fn new(header: &Header, bytes: usize) -> TailBatch {
         TailBatch {
             base: header.base_offset,
             records: (header.last_offset_delta as u32).saturating_add(1),
             bytes: bytes as u32,
             max_timestamp: header.max_timestamp,
             epoch: header.leader_epoch,
-            ledger,
-            entry,
+            ledger: LedgerId(0),
+            entry: EntryId(0),
             location: None,
             memory: None,
         }
+    }
+
+    /// The place that the ledger has given to the batch, for good.
+    pub fn settle(&mut self, ledger: LedgerId, entry: EntryId, location: Location) {
+        (self.ledger, self.entry, self.location) = (ledger, entry, Some(location));
     }
 
     /// First offset after the batch.
@@ -90,14 +97,11 @@ impl Tail {
         self.durable += 1;
     }
 
-    /// The oldest waiting entry is synced at `location`; answers the end of its batch. `None` when `entry` is not
-    /// the one that is due, which only a broken ledger could cause.
+    /// The oldest waiting batch is durable, as this entry; answers its end. `None` when nothing waits, which only a broken
+    /// ledger could cause.
     pub fn synced(&mut self, ledger: LedgerId, entry: EntryId, location: Location) -> Option<Offset> {
         let batch = self.batches.get_mut(self.durable)?;
-        if (batch.ledger, batch.entry) != (ledger, entry) {
-            return None;
-        }
-        batch.location = Some(location);
+        batch.settle(ledger, entry, location);
         self.durable += 1;
         Some(batch.end())
     }
@@ -144,6 +148,18 @@ impl Tail {
         self.batches.range(first.min(self.durable)..self.durable)
     }
 
+    /// A copy of what is durable.
+    pub fn durable_only(&self) -> Tail {
+        Tail { batches: self.batches.range(..self.durable).cloned().collect(), durable: self.durable }
+    }
+
+    /// Drops the copies in memory of everything that the WAL has.
+    pub fn forget_all_memory(&mut self) {
+        for batch in self.batches.iter_mut().filter(|b| b.location.is_some()) {
+            batch.memory = None;
+        }
+    }
+
     /// Every batch, durable or not.
     #[cfg(test)]
     pub fn all(&self) -> impl Iterator<Item = &TailBatch> {
@@ -161,10 +177,10 @@ mod tests {
     use super::*;
     use crate::batch::sample;
 
-    fn batch(base: i64, entry: u64) -> TailBatch {
+    fn batch(base: i64) -> TailBatch {
         let mut stored = sample::batch(10, 0);
         stored.place(Offset(base), LeaderEpoch(1));
-        let mut tail = TailBatch::new(&stored.header(), stored.len(), LedgerId(1), EntryId(entry));
+        let mut tail = TailBatch::new(&stored.header(), stored.len());
         tail.memory = Some(stored);
         tail
     }
@@ -174,23 +190,24 @@ mod tests {
     }
 
     #[test]
-    fn only_synced_batches_are_visible_and_in_order() {
+    fn only_durable_batches_are_visible_and_in_order() {
         let mut tail = Tail::default();
-        tail.push(batch(0, 0));
-        tail.push(batch(10, 4));
+        tail.push(batch(0));
+        tail.push(batch(10));
         assert_eq!(tail.durable_from(Offset(0)).count(), 0);
-        assert_eq!(tail.synced(LedgerId(1), EntryId(4), location(1)), None, "out of turn");
         assert_eq!(tail.synced(LedgerId(1), EntryId(0), location(1)), Some(Offset(10)));
         assert_eq!(tail.durable_from(Offset(5)).count(), 1);
         assert_eq!(tail.durable_from(Offset(10)).count(), 0);
         assert_eq!(tail.synced(LedgerId(1), EntryId(4), location(1)), Some(Offset(20)));
-        assert_eq!(tail.durable_from(Offset(5)).map(|b| b.base.0).collect::<Vec<_>>(), [0, 10]);
+        let places = |b: &TailBatch| (b.base.0, b.entry.0, b.location.is_some());
+        assert_eq!(tail.durable_from(Offset(5)).map(places).collect::<Vec<_>>(), [(0, 0, true), (10, 4, true)]);
+        assert_eq!(tail.synced(LedgerId(1), EntryId(5), location(1)), None, "nothing waits");
     }
 
     #[test]
     fn memory_goes_only_when_the_wal_has_the_batch() {
         let mut tail = Tail::default();
-        tail.push(batch(0, 0));
+        tail.push(batch(0));
         tail.forget_memory(Offset(0));
         assert!(matches!(tail.all().next().and_then(TailBatch::source), Some(Source::Memory(_))));
         tail.synced(LedgerId(1), EntryId(0), location(1));
@@ -202,7 +219,7 @@ mod tests {
     fn uploaded_batches_stay_until_their_segment_is_used_again() {
         let mut tail = Tail::default();
         for i in 0..3 {
-            tail.push(batch(i * 10, i as u64));
+            tail.push(batch(i * 10));
             tail.synced(LedgerId(1), EntryId(i as u64), location(1 + i as u64));
             tail.forget_memory(Offset(i * 10));
         }

@@ -35,7 +35,7 @@ mod serving;
 mod tests;
 
 pub use class::{Class, ClassLimits, Options};
-pub use dispatch::{Dispatch, kind};
+pub use dispatch::{Dispatch, Late, kind};
 pub use error::{Closed, DialError, NotSent, PeerError};
 pub use frame::{BadFrame, Body, Frame, Kind};
 pub use hello::{BadHello, Hello, HelloAnswer, Own, PROTOCOL_MAX, PROTOCOL_MIN, Reason, Refusal};

@@ -22,7 +22,7 @@ use super::hello::clean;
 use super::metrics::ClassCounters;
 use super::plane::{Plane, stopped};
 use super::pulse::Pulse;
-use super::{Class, ClassLimits};
+use super::{Class, ClassLimits, Standing};
 use crate::base::NodeId;
 use crate::base::limits::PEER_REFUSAL_BYTES_MAX;
 use crate::net::{Progress, Transport, has_hung_up};
@@ -40,7 +40,7 @@ pub struct Caller {
     pub class: Class,
     /// Tells the node's processes apart.
     pub process: u64,
-    /// Whether the node has not joined yet, as of its hello.
+    /// Whether the node has not joined yet.
     pub joining: bool,
 }
 
@@ -153,7 +153,7 @@ impl<'p> Serving<'p> {
                     self.waiting = None;
                     Ok(())
                 }
-                Ok(()) = changes.changed() => self.is_welcome(),
+                Ok(()) = changes.changed() => self.judge_again(),
                 _ = looks.tick() => self.look(),
                 Some((id, bytes, answer)) = self.pending.next(), if can_gather => {
                     self.answer(id, bytes, answer);
@@ -175,6 +175,13 @@ impl<'p> Serving<'p> {
     pub async fn say_goodbye(&mut self) {
         // The peer may be gone already; there is nobody to tell.
         let _ = self.transport.shutdown().await;
+    }
+
+    /// The list has changed: the node may have joined, or left.
+    fn judge_again(&mut self) -> Result<(), Closed> {
+        let standing = self.plane.allow.standing(&self.caller.subject);
+        self.caller.joining = matches!(standing, Standing::Joining(_));
+        self.is_welcome()
     }
 
     fn is_welcome(&self) -> Result<(), Closed> {

@@ -27,7 +27,7 @@ use crate::kv::{Kv, ReadError};
 /// How often a leader lets the others hear from it.
 pub(super) const HEARTBEAT: Duration = Duration::from_millis(150);
 /// For so long after it has heard from a leader a voter gives its vote to nobody else.
-pub(super) const LEADER_LEASE: Duration = Duration::from_millis(700);
+pub const LEADER_LEASE: Duration = Duration::from_millis(700);
 /// How long a voter waits without a leader before it asks around: between this …
 const PATIENCE_MIN: Duration = Duration::from_millis(750);
 /// … and this, drawn anew each time, so that two voters seldom ask at once.

@@ -11,6 +11,7 @@ use openraft::raft::{
 };
 use openraft::{LogId, SnapshotSegmentId, Vote};
 
+use super::describe::QuorumView;
 use super::types::{
     Entry, Members, SnapshotMeta, TypeConfig, log_id, position, raft_entry, raft_membership, raft_vote, stored_entry,
     stored_membership, stored_vote,
@@ -39,6 +40,8 @@ pub(super) enum Ask {
     Barrier,
     /// Stand for election now: the leader makes room.
     Succeed,
+    /// How the leader sees the members.
+    Describe,
 }
 
 /// What is answered.
@@ -70,6 +73,7 @@ pub(super) enum Tell {
     Refused {
         reason: String,
     },
+    Described(QuorumView),
 }
 
 impl Ask {
@@ -110,6 +114,7 @@ impl Ask {
             Ask::Propose { group } => drop(w.u8(4).bytes(group)),
             Ask::Barrier => drop(w.u8(5)),
             Ask::Succeed => drop(w.u8(6)),
+            Ask::Describe => drop(w.u8(7)),
         }
         w.0
     }
@@ -136,6 +141,7 @@ impl Ask {
             4 => Ask::Propose { group: r.bytes()?.to_vec() },
             5 => Ask::Barrier,
             6 => Ask::Succeed,
+            7 => Ask::Describe,
             kind => return Err(unknown(kind)),
         };
         r.finish()?;
@@ -173,6 +179,7 @@ impl Tell {
             Tell::Barrier { index } => drop(w.u8(7).bool(index.is_some()).u64(index.unwrap_or(0))),
             Tell::Succeed => drop(w.u8(8)),
             Tell::Refused { reason } => drop(w.u8(9).string(reason)),
+            Tell::Described(view) => view.write(w.u8(10)),
         }
         w.0
     }
@@ -203,6 +210,7 @@ impl Tell {
             }
             8 => Tell::Succeed,
             9 => Tell::Refused { reason: r.string("reason")? },
+            10 => Tell::Described(QuorumView::read(&mut r)?),
             kind => return Err(unknown(kind)),
         };
         r.finish()?;

@@ -13,6 +13,7 @@
 //! Nothing here looks into commands; that is `metadata`'s. Never called per produce request.
 
 mod answers;
+mod describe;
 mod election;
 mod group;
 mod index;
@@ -32,8 +33,8 @@ mod tests;
 mod types;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -49,13 +50,16 @@ use crate::kv::raft_log::Membership;
 use crate::kv::{Batch, Durability, Fenced, Kv, OpenError, ReadError};
 use crate::metadata::{Command, Image, Response};
 
+pub use describe::{QuorumMember, QuorumView};
 pub use index::{ObjectIndex, Totals, Unsettled};
 pub use kept::{KeepError, KeptState, KeptStates};
 pub use network::{Transport, TransportError};
 pub use proposer::ProposeError;
 pub use snapshot::SnapshotError;
 
-use election::{Contact, Election, HEARTBEAT, LEADER_LEASE};
+use describe::{Followers, Viewer};
+pub use election::LEADER_LEASE;
+use election::{Contact, Election, HEARTBEAT};
 use index::KvIndex;
 use log::{LogStore, blocking};
 use machine::{Core, Machine};
@@ -74,6 +78,10 @@ const ELECTED_ALREADY: Duration = Duration::from_millis(50);
 const CATCH_UP_PAUSE: Duration = Duration::from_millis(200);
 /// How long one such try may take.
 const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the leader may take to say how the quorum is.
+const VIEW_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long it may take to take a node out of the quorum.
+const TAKE_OUT_WAIT: Duration = Duration::from_secs(15);
 /// How often a node that waits for the others says so.
 const WAITING_NOTE: Duration = Duration::from_secs(10);
 
@@ -146,6 +154,16 @@ pub struct QuorumStatus {
     pub voters: Vec<NodeId>,
 }
 
+/// A member of the quorum, as this node knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Member {
+    pub node: NodeId,
+    /// Or a learner, which has the log and no vote.
+    pub voter: bool,
+    /// Last entry of the log that it is known to have; only the leader knows any.
+    pub matched: Option<u64>,
+}
+
 pub struct Quorum {
     kv: Arc<Kv>,
     raft: Raft<TypeConfig>,
@@ -156,6 +174,9 @@ pub struct Quorum {
     proposals: mpsc::Sender<Proposal>,
     transport: Arc<dyn Transport>,
     server: Server,
+    /// Whether this node, which leads, says nothing so that another is elected.
+    silent: AtomicBool,
+    leaving: manage::Leaving,
     /// Turns true when the quorum is shut down.
     stopped: watch::Sender<bool>,
 }
@@ -184,7 +205,9 @@ impl Quorum {
         let log = LogStore::new(Arc::clone(&kv));
         let answers = core.answers();
         let (machine, committed) = (Machine::new(core), log.committed());
-        let raft = Raft::new(raft_id, config()?, Network(transport.clone()), log, machine.clone()).await;
+        let followers = Arc::new(Followers::default());
+        let network = Network { transport: transport.clone(), followers: followers.clone() };
+        let raft = Raft::new(raft_id, config()?, network, log, machine.clone()).await;
         let raft = raft.map_err(|e| StartError::Raft(e.to_string()))?;
         if options.create == Create::Quorum && !raft.is_initialized().await.map_err(|e| failed(&e))? {
             let members = std::collections::BTreeMap::from([(raft_id, EmptyNode {})]);
@@ -202,12 +225,27 @@ impl Quorum {
             entropy,
         };
         tokio::spawn(election.run(stopped.subscribe()));
-        tokio::spawn(manage::run(raft.clone(), machine.clone(), stopped.subscribe()));
+        let leaving = manage::Leaving::default();
+        tokio::spawn(manage::run(raft.clone(), machine.clone(), leaving.clone(), stopped.subscribe()));
         let (proposals, queue) = mpsc::channel(QUEUE_COMMANDS);
         let proposer = Proposer { raft: raft.clone(), raft_id, transport: transport.clone(), answers };
         tokio::spawn(proposer.run(queue));
-        let server = Server { raft_id, raft: raft.clone(), kv: kv.clone(), contact };
-        Ok(Arc::new(Quorum { kv, raft, owner, raft_id, machine, committed, proposals, transport, server, stopped }))
+        let viewer = Viewer { raft: raft.clone(), committed: committed.clone(), followers };
+        let server = Server { raft_id, raft: raft.clone(), kv: kv.clone(), contact, viewer };
+        Ok(Arc::new(Quorum {
+            kv,
+            raft,
+            owner,
+            raft_id,
+            machine,
+            committed,
+            proposals,
+            transport,
+            server,
+            silent: AtomicBool::new(false),
+            leaving,
+            stopped,
+        }))
     }
 
     /// Waits until this node has applied whatever was answered before, by anybody. A sole voter leads then; any other waits
@@ -254,6 +292,15 @@ impl Quorum {
         Ok(applied.is_ok())
     }
 
+    /// An image that has everything that was committed when this was called, by anybody (a linearizable read).
+    pub async fn barrier(&self) -> Result<Arc<Image>, ProposeError> {
+        match self.catch_up().await {
+            Ok(true) => Ok(self.machine.image().borrow().clone()),
+            Ok(false) => Err(ProposeError::NotLeader { leader: self.status().leader }),
+            Err(error) => Err(ProposeError::Stopped(error.to_string())),
+        }
+    }
+
     /// Answers what the quorum of node `from` asks. Whatever the bytes are, they harm nothing but their question.
     pub async fn serve(&self, from: NodeId, message: &[u8]) -> Bytes {
         self.server.answer(from, message).await
@@ -272,6 +319,20 @@ impl Quorum {
         metrics.state == ServerState::Leader && (heard || self.is_alone())
     }
 
+    /// Whether this node is a quorum of its own, and leads it.
+    pub fn leads_alone(&self) -> bool {
+        self.is_alone() && self.raft.metrics().borrow().state == ServerState::Leader
+    }
+
+    /// Whether a majority of the voters takes this node for their leader, asked of them now. For [`LEADER_LEASE`] from the moment
+    /// of asking on, by any clock that goes on while a process is paused, none of them elects another; what
+    /// [`Quorum::leads`] says was true a moment ago, and that moment may lie before a pause.
+    pub async fn confirm_lead(&self) -> bool {
+        let metrics = self.raft.metrics().borrow().clone();
+        let may_ask = metrics.state == ServerState::Leader && !self.silent.load(Ordering::Relaxed);
+        may_ask && self.raft.ensure_linearizable().await.is_ok()
+    }
+
     /// Hands the leadership to `node`, a voter: this node, which leads, falls silent for as long as the others need to vote, and
     /// asks it to stand. False if it does not lead or the other did not get through; then everything is as before.
     pub async fn hand_over(&self, node: NodeId) -> bool {
@@ -280,11 +341,34 @@ impl Quorum {
             return false;
         }
         // Also when whoever waits for this gives up: a leader that stayed silent would lead nobody.
-        let _silent = Silent::new(&self.raft);
+        let _silent = Silent::new(&self.raft, &self.silent);
         sleep(LEADER_LEASE + HEARTBEAT).await;
         let asked = network::ask(&*self.transport, node, &Ask::Succeed, LEADER_LEASE).await;
         let led = |m: &openraft::RaftMetrics<u64, EmptyNode>| m.current_leader.is_some_and(|id| node_of(id) == node);
         asked.is_ok() && self.raft.wait(Some(LEADER_LEASE)).metrics(led, "hand over").await.is_ok()
+    }
+
+    /// Takes `node` out of the quorum ahead of `Command::RemoveNode`, which this node, the leader, is to propose while the
+    /// answer lives: a voter that was forgotten first would still count, and not be heard. None if it did not come about,
+    /// because this node does not lead, or the voters that stay are no majority; then everything is as before. The leader
+    /// itself cannot be taken out.
+    pub async fn take_out(&self, node: NodeId) -> Option<TakenOut<'_>> {
+        if node == self.owner.node || !self.leads() {
+            return None;
+        }
+        {
+            let mut leaving = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
+            if leaving.is_some() {
+                return None;
+            }
+            *leaving = Some(node);
+        }
+        let taken = TakenOut(self);
+        let is_out = |m: &openraft::RaftMetrics<u64, EmptyNode>| {
+            let membership = m.membership_config.membership();
+            membership.get_joint_config().len() == 1 && membership.nodes().all(|(id, _)| node_of(*id) != node)
+        };
+        self.raft.wait(Some(TAKE_OUT_WAIT)).metrics(is_out, "take out").await.ok().map(|_| taken)
     }
 
     /// Commits and applies `command`. A caller that stops waiting leaves the outcome unknown.
@@ -341,6 +425,34 @@ impl Quorum {
         }
     }
 
+    /// The quorum as its leader sees it, asked of the leader; none if no leader answers in time.
+    pub async fn view(&self) -> Option<QuorumView> {
+        if let Some(view) = self.server.viewer.view() {
+            return Some(view);
+        }
+        let leader = node_of(self.raft.metrics().borrow().current_leader?);
+        match network::ask(&*self.transport, leader, &Ask::Describe, VIEW_TIMEOUT).await {
+            Ok(Tell::Described(view)) => Some(view),
+            _ => None,
+        }
+    }
+
+    /// Voters and learners, by node.
+    pub fn members(&self) -> Vec<Member> {
+        let metrics = self.raft.metrics().borrow().clone();
+        let membership = metrics.membership_config.membership();
+        let voters: std::collections::BTreeSet<u64> = membership.voter_ids().collect();
+        let matched = |id: &u64| match &metrics.replication {
+            Some(_) if *id == metrics.id => metrics.last_log_index,
+            Some(replication) => replication.get(id).copied().flatten().map(|at| at.index),
+            None => None,
+        };
+        let member = |id: &u64| Member { node: node_of(*id), voter: voters.contains(id), matched: matched(id) };
+        let mut members: Vec<_> = membership.nodes().map(|(id, _)| member(id)).collect();
+        members.sort_unstable_by_key(|member| member.node);
+        members
+    }
+
     /// Everything, as of now, in one piece; [`Quorum::restore`] takes it back.
     pub async fn snapshot_bytes(&self) -> Result<Bytes, ReadError> {
         let machine = self.machine.clone();
@@ -380,19 +492,30 @@ impl Quorum {
     }
 }
 
+/// A node stays out of the quorum as long as this lives; afterwards the metadata decide.
+pub struct TakenOut<'a>(&'a Quorum);
+
+impl Drop for TakenOut<'_> {
+    fn drop(&mut self) {
+        *self.0.leaving.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
 /// A leader sends no heartbeats as long as this lives.
-struct Silent<'a>(&'a Raft<TypeConfig>);
+struct Silent<'a>(&'a Raft<TypeConfig>, &'a AtomicBool);
 
 impl<'a> Silent<'a> {
-    fn new(raft: &'a Raft<TypeConfig>) -> Self {
+    fn new(raft: &'a Raft<TypeConfig>, silent: &'a AtomicBool) -> Self {
+        silent.store(true, Ordering::Relaxed);
         raft.runtime_config().heartbeat(false);
-        Silent(raft)
+        Silent(raft, silent)
     }
 }
 
 impl Drop for Silent<'_> {
     fn drop(&mut self) {
         self.0.runtime_config().heartbeat(true);
+        self.1.store(false, Ordering::Relaxed);
     }
 }
 

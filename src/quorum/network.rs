@@ -14,7 +14,9 @@ use openraft::raft::{
     VoteResponse,
 };
 use openraft::{EmptyNode, RaftNetwork, RaftNetworkFactory};
+use tokio::time::Instant;
 
+use super::describe::Followers;
 use super::member::node_of;
 use super::message::{Ask, Tell};
 use super::types::TypeConfig;
@@ -85,11 +87,15 @@ async fn told(transport: &dyn Transport, to: NodeId, ask: Vec<u8>, timeout: Dura
 }
 
 /// Makes openraft's clients.
-pub(super) struct Network(pub Arc<dyn Transport>);
+pub(super) struct Network {
+    pub transport: Arc<dyn Transport>,
+    pub followers: Arc<Followers>,
+}
 
 /// openraft's client of one other voter.
 pub(super) struct Voter {
     transport: Arc<dyn Transport>,
+    followers: Arc<Followers>,
     raft_id: u64,
 }
 
@@ -97,7 +103,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
     type Network = Voter;
 
     async fn new_client(&mut self, target: u64, _node: &EmptyNode) -> Voter {
-        Voter { transport: self.0.clone(), raft_id: target }
+        Voter { transport: self.transport.clone(), followers: self.followers.clone(), raft_id: target }
     }
 }
 
@@ -126,8 +132,22 @@ impl RaftNetwork<TypeConfig> for Voter {
         rpc: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<u64>, RPCError<u64, EmptyNode, RaftError<u64>>> {
+        let sent = Instant::now();
+        let committed = rpc.leader_commit;
+        let last = rpc.entries.last().map(|entry| entry.log_id).or(rpc.prev_log_id);
         match self.ask(Ask::Append(rpc), option).await? {
-            Tell::Append(answer) => Ok(answer),
+            Tell::Append(answer) => {
+                match &answer {
+                    AppendEntriesResponse::Success => self.followers.took(self.raft_id, sent, last >= committed),
+                    AppendEntriesResponse::PartialSuccess(matching) => {
+                        self.followers.took(self.raft_id, sent, *matching >= committed);
+                    }
+                    // It answers, but what it has of the log is not known.
+                    AppendEntriesResponse::Conflict => self.followers.took(self.raft_id, sent, false),
+                    AppendEntriesResponse::HigherVote(_) => {}
+                }
+                Ok(answer)
+            }
             _ => Err(self.other()),
         }
     }

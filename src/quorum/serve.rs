@@ -7,8 +7,10 @@ use openraft::Raft;
 use openraft::error::{InstallSnapshotError, RaftError};
 use openraft::raft::{AppendEntriesResponse, InstallSnapshotRequest};
 
+use super::describe::Viewer;
 use super::election::{self, Contact};
 use super::group;
+use super::member::node_of;
 use super::message::{Ask, Tell};
 use super::proposer::{self, ProposeError};
 use super::types::TypeConfig;
@@ -23,6 +25,7 @@ pub(super) struct Server {
     pub raft: Raft<TypeConfig>,
     pub kv: Arc<Kv>,
     pub contact: Arc<Contact>,
+    pub viewer: Viewer,
 }
 
 fn refused(reason: impl ToString) -> Tell {
@@ -36,7 +39,7 @@ impl Server {
             Ok((Some(voter), _)) if voter != self.raft_id => refused(
                 "this node has another metadata folder than the voter that was meant: add it to the cluster anew",
             ),
-            Ok((_, ask)) => self.carry_out(ask).await,
+            Ok((_, ask)) => self.carry_out(from, ask).await,
             Err(error) => {
                 tracing::warn!(%from, %error, "a message to the metadata quorum cannot be read");
                 refused(error)
@@ -45,7 +48,7 @@ impl Server {
         Bytes::from(tell.encode())
     }
 
-    async fn carry_out(&self, ask: Ask) -> Tell {
+    async fn carry_out(&self, from: NodeId, ask: Ask) -> Tell {
         match ask {
             Ask::Append(ask) => {
                 // Before the log is written: a slow disk of this node is no silence of the leader.
@@ -63,13 +66,17 @@ impl Server {
                 let metrics = self.raft.metrics().borrow().clone();
                 Tell::Canvass { granted: election::promises(&metrics, &self.contact, &self.kv, last).await }
             }
-            Ask::Propose { group } => self.propose(&group).await,
+            Ask::Propose { group } => self.propose(from, &group).await,
             Ask::Barrier => match self.raft.ensure_linearizable().await {
                 Ok(id) => Tell::Barrier { index: id.map(|id| id.index) },
                 Err(error) => match proposer::not_leader(&error) {
                     Some(leader) => Tell::NotLeader { leader },
                     None => refused(error),
                 },
+            },
+            Ask::Describe => match self.viewer.view() {
+                Some(view) => Tell::Described(view),
+                None => Tell::NotLeader { leader: self.raft.metrics().borrow().current_leader.map(node_of) },
             },
             Ask::Succeed => match self.raft.trigger().elect().await {
                 Ok(()) => Tell::Succeed,
@@ -98,8 +105,9 @@ impl Server {
         }
     }
 
-    /// Commits a group of another node. It is read first: an entry that cannot be applied would stop every node.
-    async fn propose(&self, bytes: &[u8]) -> Tell {
+    /// Commits a group of another node. It is read first: an entry that cannot be applied would stop every node. What only
+    /// a node itself may say is taken from nobody else.
+    async fn propose(&self, from: NodeId, bytes: &[u8]) -> Tell {
         let commands = match group::decode(bytes) {
             Ok(commands) if commands.len() <= group::COMMANDS_MAX && bytes.len() <= group::ENCODED_BYTES_MAX => {
                 commands
@@ -107,8 +115,17 @@ impl Server {
             Ok(_) => return refused("a group of commands that is too large"),
             Err(error) => return refused(error),
         };
-        if let Some(error) = commands.iter().find_map(|command| Command::decode(command).err()) {
-            return refused(error);
+        for command in commands {
+            let node = match Command::decode(command) {
+                Ok(command) => command.only_by(),
+                Err(error) => return refused(error),
+            };
+            if let Some(node) = node.filter(|node| *node != from) {
+                tracing::warn!(%from, %node, "a node proposed what only another may: refused");
+                return refused(format!(
+                    "node {from} proposed what only node {node} may: check that node's certificate"
+                ));
+            }
         }
         match proposer::commit(&self.raft, bytes.to_vec()).await {
             Ok((index, _)) => Tell::Proposed { index },

@@ -210,6 +210,12 @@ impl Coordinator {
         call.effects
     }
 
+    /// Whether markers of this order are still waited for.
+    pub fn is_ordered(&self, transactional_id: &str, order: u64) -> bool {
+        let entry = self.entries.get(transactional_id);
+        entry.is_some_and(|entry| entry.order == order && entry.transaction.state.is_prepared())
+    }
+
     /// Nobody waits for this reply any more.
     pub fn cancel(&mut self, token: Token) {
         self.parking.cancel(token);

@@ -12,8 +12,8 @@
 //! a host that cannot append throws the machine away and loads it again.
 //!
 //! A prepared transaction is complete only when every one of its partitions has its marker, also after a recovery, when
-//! all of them are asked for again. A marker is written when it is durable, or when nothing that comes after it can be
-//! durable without it. It must never know how records are stored, nor a wire type of
+//! all of them are asked for again. A marker is written when it is durable, or when nothing that comes after it in the
+//! host's log can be durable without it. It must never know how records are stored, nor a wire type of
 //! Kafka's protocol.
 
 mod add;
@@ -83,8 +83,9 @@ pub struct Write {
 
 /// An order for the markers of a prepared transaction, one for each of its partitions.
 ///
-/// The host writes them so that none is durable without the records that came with them, and tells `markers_written`
-/// when nothing that it appends afterwards can be durable without the markers. It counts a
+/// The host writes them so that none is durable without the records that came with them: behind them in the same ledger,
+/// or when they are durable. It tells `markers_written` when nothing that it appends afterwards can be durable without the
+/// markers. It counts a
 /// partition whose topic has been deleted as written, but never one that is only out of reach for now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Markers {

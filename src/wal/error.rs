@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use crate::base::{EntryId, LedgerId};
 
+use super::boot::OldCopy;
+
 /// What can be done about a WAL that is not whole. Nothing in this release gives up records that only it holds.
 pub const PUT_BACK: &str = "put the former folder wal back, or its disk, or a copy of its last state; if there is \
                             none, keep all that is left for recovery: no command of this release gives up what only \
@@ -54,6 +56,8 @@ pub enum AppendError {
     Closed,
     #[error("the ledger is sealed")]
     Sealed,
+    #[error("only a sealed ledger takes a recoverer's copies")]
+    NotSealed,
     #[error("the entry does not follow its ledger's last one: {expected} is next")]
     OutOfSequence { expected: EntryId },
     #[error("an entry of {bytes} bytes; at most {max} fit in a segment")]
@@ -78,4 +82,15 @@ pub enum SealError {
     Failed { ledger: LedgerId, reason: Arc<str> },
     #[error("the WAL was closed before ledger {0} was sealed")]
     Closed(LedgerId),
+    #[error("ledger {ledger} is not sealed: {max} ledgers are, and the metadata have finished too few of them")]
+    TooMany { ledger: LedgerId, max: usize },
+}
+
+/// Why a start is not recorded.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    #[error(transparent)]
+    OldCopy(#[from] OldCopy),
+    #[error("the start cannot be recorded in the WAL's manifest: {0}")]
+    Io(#[source] io::Error),
 }

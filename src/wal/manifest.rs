@@ -9,9 +9,10 @@ use std::io::{self, IoSlice};
 
 use crate::base::checksum::crc32c;
 use crate::base::codec::{DecodeError, Reader, Writer};
-use crate::base::{EntryId, LedgerId, WalIncarnation};
+use crate::base::{BrokerEpoch, EntryId, LedgerId, WalIncarnation};
 use crate::env::{Disk, OpenMode};
 
+use super::boot::Boots;
 use super::error::OpenError;
 use super::format::Chain;
 use super::seal::SealAnswer;
@@ -20,7 +21,8 @@ pub const DIR: &str = "wal";
 const PATH: &str = "wal/manifest";
 const TEMPORARY: &str = "wal/manifest.new";
 const MAGIC: u32 = 0x434d_574d; // "CMWM"
-const VERSION: u16 = 1;
+/// Version 1 had no boots.
+const VERSION: u16 = 2;
 /// Far more than any real one; a longer file is not read.
 const BYTES_MAX: u64 = 64 << 20;
 
@@ -48,8 +50,9 @@ pub struct Manifest {
     pub cut: bool,
     /// Ledgers not sealed when a tail was cut, with the first entry that may have been in it.
     pub uncertain: BTreeMap<LedgerId, EntryId>,
-    /// Ledgers that take no entry any more, with the answer given.
+    /// Ledgers that take no entry of their writer any more, with the answer given.
     pub sealed: BTreeMap<LedgerId, SealAnswer>,
+    pub boots: Boots,
 }
 
 impl Manifest {
@@ -63,6 +66,7 @@ impl Manifest {
             cut: false,
             uncertain: BTreeMap::new(),
             sealed: BTreeMap::new(),
+            boots: Boots::new(),
         }
     }
 
@@ -85,6 +89,8 @@ impl Manifest {
                 w.bool(entry.is_some()).u64(entry.map_or(0, |e| e.0));
             }
         }
+        w.bool(self.boots.accepted.is_some()).u64(self.boots.accepted.unwrap_or(0));
+        w.u64(self.boots.proposed).i64(self.boots.epoch.0);
         let crc = crc32c(&w.0);
         w.u32(crc);
         w.0
@@ -103,7 +109,7 @@ impl Manifest {
             return Err(DecodeError::Invalid { field: "magic", value: magic as u64 });
         }
         let version = r.u16()?;
-        if version != VERSION {
+        if !(1..=VERSION).contains(&version) {
             return Err(DecodeError::Version { found: version, newest: VERSION });
         }
         let flags = r.u16()?;
@@ -127,6 +133,13 @@ impl Manifest {
             let some = |(is, entry): (bool, EntryId)| is.then_some(entry);
             manifest.sealed.insert(ledger, SealAnswer { through: some(through), uncertain_from: some(uncertain) });
         }
+        manifest.boots = match version {
+            1 => Boots::unknown(),
+            _ => {
+                let (is, accepted) = (r.bool("boots")?, r.u64()?);
+                Boots { accepted: is.then_some(accepted), proposed: r.u64()?, epoch: BrokerEpoch(r.i64()?) }
+            }
+        };
         r.finish()?;
         Ok(manifest)
     }
@@ -177,6 +190,7 @@ mod tests {
         manifest.uncertain.insert(LedgerId(3), EntryId(4));
         manifest.sealed.insert(LedgerId(1), SealAnswer { through: Some(EntryId(8)), uncertain_from: None });
         manifest.sealed.insert(LedgerId(2), SealAnswer { through: None, uncertain_from: Some(EntryId(0)) });
+        manifest.boots = Boots { accepted: Some(6), proposed: 7, epoch: BrokerEpoch(41) };
         manifest
     }
 
@@ -209,9 +223,36 @@ mod tests {
         }
     }
 
-    /// Fixed bytes of format version 1: a change of the layout needs a new version, not a new constant here.
+    /// A file of each format version that was ever written. A fixture never changes: a change of the layout needs a new
+    /// version. `CASEMATE_WRITE_FIXTURES=1` writes those that are absent.
     #[test]
-    fn the_layout_of_version_1_stands() {
-        assert_eq!(crc32c(&sample().encode()), 3_617_640_226);
+    fn manifests_of_all_versions_are_read() {
+        let path = |version: u16| {
+            let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/wal");
+            folder.join(format!("manifest_v{version}"))
+        };
+        if !path(VERSION).exists() && std::env::var_os("CASEMATE_WRITE_FIXTURES").is_some() {
+            std::fs::write(path(VERSION), sample().encode()).unwrap();
+        }
+        for version in 1..=VERSION {
+            let bytes = std::fs::read(path(version)).unwrap();
+            let expected = match version {
+                1 => Manifest { boots: Boots::unknown(), ..sample() },
+                _ => sample(),
+            };
+            assert_eq!(Manifest::decode(&bytes), Ok(expected), "version {version}");
+        }
+        assert_eq!(std::fs::read(path(VERSION)).unwrap(), sample().encode());
+    }
+
+    #[test]
+    fn a_manifest_of_a_later_release_says_so() {
+        let mut bytes = sample().encode();
+        bytes.truncate(bytes.len() - 4);
+        bytes[4..6].copy_from_slice(&(VERSION + 1).to_be_bytes());
+        let crc = crc32c(&bytes);
+        bytes.extend_from_slice(&crc.to_be_bytes());
+        let found = VERSION + 1;
+        assert_eq!(Manifest::decode(&bytes), Err(DecodeError::Version { found, newest: VERSION }));
     }
 }

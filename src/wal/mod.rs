@@ -14,6 +14,7 @@
 //! The WAL knows ledgers as numbers and payloads as bytes. It must never look into a payload, decide what is needed, or
 //! read a clock for anything but metrics and the moment of a closing block.
 
+mod boot;
 mod error;
 mod files;
 mod format;
@@ -40,13 +41,14 @@ use crate::base::checksum::crc32c;
 use crate::base::{EntryId, LedgerId, WalIncarnation};
 use crate::env::{Disk, Entropy};
 
-pub use error::{AppendError, FullReason, OpenError, PUT_BACK, ReadError, SealError};
-pub use format::HEAD;
+pub use boot::OldCopy;
+pub use error::{AppendError, FullReason, OpenError, PUT_BACK, ReadError, RecordError, SealError};
+pub use format::{HEAD, payload_crc};
 pub use metrics::{GROUP_ENTRIES_BOUNDS, Metrics, SYNC_MICROS_BOUNDS};
 pub use quarantine::Quarantined;
 pub use seal::SealAnswer;
 
-use format::{ENTRY_HEADER, EntryHeader, PAGE, payload_crc};
+use format::{ENTRY_HEADER, EntryHeader, PAGE};
 use plant::Plant;
 use segment::Segment;
 use state::{FreeFile, Pending, Shared, lock};
@@ -107,6 +109,17 @@ pub struct Entry {
     pub token: u64,
     pub head: [u8; HEAD],
     pub body: Bytes,
+}
+
+/// By whom an entry is appended, and where. In a ledger that is not sealed entries follow one another from 0 on, so a
+/// gap in one is damage; in a sealed one it is what a recoverer left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// By the ledger's writer: the next one, 0 where nothing of the ledger is known. Refused once it is sealed.
+    Next,
+    /// By a recoverer: the next one or above, for the account above the WAL knows that what is left out is in object storage,
+    /// or durable elsewhere. Taken only when the seal is safe.
+    Copied,
 }
 
 /// An entry that is safe on disk.
@@ -216,6 +229,11 @@ impl Wal {
         self.shared.identity.incarnation
     }
 
+    /// Bytes of entries that may wait for the disk.
+    pub fn queue_bytes(&self) -> usize {
+        self.shared.options.queue_bytes
+    }
+
     /// Largest payload that an entry may have, in bytes.
     pub fn payload_bytes_max(&self) -> u64 {
         state::payload_max(self.shared.options.segment_bytes)
@@ -224,14 +242,19 @@ impl Wal {
     /// Takes an entry to be written behind all those taken before; never blocks. It is safe when it is published by
     /// [`WalEvents::synced`].
     pub fn append(&self, entry: Entry) -> Result<(), AppendError> {
+        // Here and not on the WAL thread: callers are many, and the bytes are still in this processor's cache.
+        let crc = payload_crc(&entry.head, &entry.body);
+        self.append_at(entry, crc, Place::Next)
+    }
+
+    /// The same for an entry whose payload has been checked against `crc`, and at another place than the writer's.
+    pub fn append_at(&self, entry: Entry, crc: u32, place: Place) -> Result<(), AppendError> {
         let (bytes, max) = ((HEAD + entry.body.len()) as u64, self.payload_bytes_max());
         if bytes > max {
             return Err(AppendError::TooLarge { bytes, max });
         }
-        // Here and not on the WAL thread: callers are many, and the bytes are still in this processor's cache.
-        let crc = payload_crc(&entry.head, &entry.body);
         let mut state = lock(&self.shared.state);
-        state.enqueue(Pending { entry, crc }, &self.shared.options)?;
+        state.enqueue(Pending { entry, crc }, place, &self.shared.options)?;
         // A waiting thread is woken once, not by every append that comes before it runs.
         let wake = std::mem::take(&mut state.writer_waits);
         drop(state);
@@ -280,10 +303,22 @@ impl Wal {
         readers.keys().min().copied().unwrap_or(u64::MAX)
     }
 
-    /// Makes the ledger refuse entries for good; that is safe on disk before it is answered. The answer never
+    /// Makes the ledger refuse its writer for good; that is safe on disk before it is answered. The answer never
     /// changes. Blocks: entries taken before are written first.
     pub fn seal(&self, ledger: LedgerId) -> Result<SealAnswer, SealError> {
         self.shared.seal(ledger)
+    }
+
+    /// The ledgers that are sealed, with the answers given.
+    pub fn seals(&self) -> Vec<(LedgerId, SealAnswer)> {
+        lock(&self.shared.manifest).sealed.iter().map(|(ledger, answer)| (*ledger, *answer)).collect()
+    }
+
+    /// Forgets the seals of ledgers that are `gone`: finished, as the applied metadata say, so that no writer and no
+    /// recoverer is let in by whoever keeps the account. Those of which entries lie in segments that are not trimmed stay.
+    /// Blocks.
+    pub fn forget(&self, gone: &dyn Fn(LedgerId) -> bool) -> std::io::Result<()> {
+        self.shared.forget(gone)
     }
 
     /// Frees the oldest segments as long as no entry in them is needed. They can be read until they are used again.

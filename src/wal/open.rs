@@ -48,7 +48,7 @@ fn failed(file: impl Into<String>) -> impl FnOnce(io::Error) -> OpenError {
 }
 
 pub fn open(request: Request<'_>) -> Result<(Arc<Shared>, Writer, RecoveryReport), OpenError> {
-    let Request { disk, entropy, options, needed, on_entry, events, plant } = request;
+    let Request { disk, entropy, options, needed: _, on_entry, events, plant } = request;
     options.check()?;
     let created = make_folder(&*disk, entropy)?;
     let Some(mut manifest) = Manifest::load(&*disk)? else {
@@ -59,7 +59,7 @@ pub fn open(request: Request<'_>) -> Result<(Arc<Shared>, Writer, RecoveryReport
     if files.listed.is_empty() {
         first_segment(&*disk, &mut manifest, identity, &options, &mut files)?;
     }
-    let found = Scanner::new(&files.listed, &manifest, plant, needed).run(on_entry)?;
+    let found = Scanner::new(&files.listed, &manifest, plant).run(on_entry)?;
     failpoint::hit("wal-recovery");
     let torn = cut(&*disk, &mut manifest, &files.listed, &found)?;
     let report = RecoveryReport { entries: found.entries, bytes: found.bytes, torn, clean: found.clean, created };
@@ -238,10 +238,16 @@ type Built = (State, segment::Spans, Vec<Arc<Segment>>);
 fn build_state(manifest: &Manifest, files: Files, found: Found) -> Built {
     let mut ledgers: HashMap<LedgerId, Ledger> = HashMap::new();
     for (ledger, last) in &found.ledgers {
-        ledgers.insert(*ledger, Ledger { next: Some(last.next()), synced: Some(*last), sealed: false });
+        ledgers.insert(*ledger, Ledger { next: Some(last.next()), synced: Some(*last), ..Ledger::default() });
+    }
+    for (segment, (_, spans)) in files.listed.iter().zip(&found.contents) {
+        for ledger in spans.ledgers() {
+            ledgers.entry(ledger).or_default().generation = segment.generation;
+        }
     }
     for ledger in manifest.sealed.keys() {
-        ledgers.entry(*ledger).or_default().sealed = true;
+        let known = ledgers.entry(*ledger).or_default();
+        (known.sealed, known.recorded) = (true, true);
     }
     let next_generation = files.listed.last().map_or(1, |s| s.generation + 1);
     let mut contents = found.contents;

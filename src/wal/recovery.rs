@@ -70,7 +70,6 @@ pub struct Scanner<'a> {
     segments: &'a [Arc<Segment>],
     manifest: &'a Manifest,
     plant: Plant,
-    needed: &'a dyn Fn(LedgerId, EntryId) -> bool,
     block: Vec<u8>,
     entries: Vec<(EntryHeader, usize)>,
     found: Found,
@@ -78,12 +77,7 @@ pub struct Scanner<'a> {
 
 impl<'a> Scanner<'a> {
     /// `segments` are the listed ones, all present, by ascending generation; at least one.
-    pub fn new(
-        segments: &'a [Arc<Segment>],
-        manifest: &'a Manifest,
-        plant: Plant,
-        needed: &'a dyn Fn(LedgerId, EntryId) -> bool,
-    ) -> Self {
+    pub fn new(segments: &'a [Arc<Segment>], manifest: &'a Manifest, plant: Plant) -> Self {
         let found = Found {
             last_segment: 0,
             position: PAGE as u64,
@@ -97,7 +91,7 @@ impl<'a> Scanner<'a> {
             tail: None,
             clean: false,
         };
-        Scanner { segments, manifest, plant, needed, block: Vec::new(), entries: Vec::new(), found }
+        Scanner { segments, manifest, plant, block: Vec::new(), entries: Vec::new(), found }
     }
 
     /// Goes through the chain and gives every entry to `on_entry`, in order.
@@ -190,20 +184,18 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
-    /// The entries of a ledger have no gap, and what is needed does not begin before the oldest segment.
+    /// The entries of a ledger ascend, and have no gap unless it is sealed: then a recoverer may have left something out.
+    /// What is needed and not here is for those to judge who know its other holders.
     fn follow_ledger(&mut self, segment: &Segment, offset: u64, entry: &EntryHeader) -> Result<(), OpenError> {
         let (ledger, id) = (entry.ledger, entry.entry);
         match self.found.ledgers.insert(ledger, id) {
-            Some(last) if last.next() != id => Err(OpenError::Corrupt {
-                file: segment.path(),
-                offset,
-                detail: format!("ledger {ledger} goes on with entry {id} after entry {last}"),
-            }),
-            None if id.0 > 0 && (self.needed)(ledger, EntryId(id.0 - 1)) => Err(OpenError::Missing {
-                what: format!("the entries of ledger {ledger} before entry {id}, which are not yet in object storage"),
-                remedy: "the folder wal is older than the metadata say, or the metadata were restored to an earlier \
-                         state: put back the two of one time",
-            }),
+            Some(last) if last.next() != id && !(last < id && self.manifest.sealed.contains_key(&ledger)) => {
+                Err(OpenError::Corrupt {
+                    file: segment.path(),
+                    offset,
+                    detail: format!("ledger {ledger} goes on with entry {id} after entry {last}"),
+                })
+            }
             _ => Ok(()),
         }
     }

@@ -36,23 +36,32 @@ impl Segment {
     }
 }
 
-/// The entries of a segment: lowest and highest of each ledger. In one segment a ledger's entries have no gap.
+/// The entries of a segment: for each ledger the first and last of every run without a gap.
 #[derive(Debug, Clone, Default)]
-pub struct Spans(BTreeMap<LedgerId, (EntryId, EntryId)>);
+pub struct Spans(BTreeMap<LedgerId, Vec<(EntryId, EntryId)>>);
 
 impl Spans {
     pub fn add(&mut self, ledger: LedgerId, entry: EntryId) {
-        let span = self.0.entry(ledger).or_insert((entry, entry));
-        span.1 = span.1.max(entry);
+        let runs = self.0.entry(ledger).or_default();
+        match runs.last_mut() {
+            Some((_, last)) if last.next() == entry => *last = entry,
+            _ => runs.push((entry, entry)),
+        }
     }
 
     /// True when any entry is needed. Those of one ledger that are needed are one range, but it may begin and end
     /// inside the span: entries behind the ledger's end are void.
     pub fn any(&self, needed: &dyn Fn(LedgerId, EntryId) -> bool) -> bool {
-        self.0.iter().any(|(ledger, (first, last))| {
-            let needed = |entry| needed(*ledger, EntryId(entry));
-            needed(last.0) || (first.0..last.0).any(needed)
-        })
+        self.0.iter().flat_map(|(ledger, runs)| runs.iter().map(move |run| (*ledger, *run))).any(
+            |(ledger, (first, last))| {
+                let needed = |entry| needed(ledger, EntryId(entry));
+                needed(last.0) || (first.0..last.0).any(needed)
+            },
+        )
+    }
+
+    pub fn ledgers(&self) -> impl Iterator<Item = LedgerId> {
+        self.0.keys().copied()
     }
 }
 
@@ -143,6 +152,9 @@ mod tests {
         assert!(!spans.any(&range(0, 30)));
         assert!(!spans.any(&range(61, 99)));
         assert!(!Spans::default().any(&|_, _| true));
+        spans.add(LedgerId(1), EntryId(1 << 60));
+        assert!(!spans.any(&range(61, 1 << 60)), "what a gap left out is not there, and is not gone through");
+        assert!(spans.any(&range(1 << 60, u64::MAX)));
     }
 
     #[test]

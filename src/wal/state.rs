@@ -15,7 +15,7 @@ use super::manifest::Manifest;
 use super::metrics::Counters;
 use super::plant::Plant;
 use super::segment::{Closed, Identity, Segment};
-use super::{Entry, Usage, WalEvents, WalOptions};
+use super::{Entry, Place, Usage, WalEvents, WalOptions};
 
 /// A group is cut here, so that one sync never waits for more than this; a larger entry goes alone.
 const GROUP_BYTES_MAX: usize = 8 << 20;
@@ -58,7 +58,26 @@ pub struct Ledger {
     /// The entry that is to come; unknown until the first one came.
     pub next: Option<EntryId>,
     pub synced: Option<EntryId>,
+    /// Refuses the writer.
     pub sealed: bool,
+    /// The seal is safe on disk: recoverers may append.
+    pub recorded: bool,
+    /// Generation of the segment with its last synced entry; 0 without one.
+    pub generation: u64,
+}
+
+impl Ledger {
+    /// Whether `entry` may come now.
+    fn admits(&self, entry: EntryId, place: Place) -> Result<(), AppendError> {
+        match place {
+            Place::Next if self.sealed => return Err(AppendError::Sealed),
+            Place::Copied if !self.recorded => return Err(AppendError::NotSealed),
+            Place::Next | Place::Copied => {}
+        }
+        let expected = self.next.unwrap_or_default();
+        let fits = entry == expected || (place == Place::Copied && entry > expected);
+        if fits { Ok(()) } else { Err(AppendError::OutOfSequence { expected }) }
+    }
 }
 
 /// The segment that is written to.
@@ -190,20 +209,15 @@ impl State {
     }
 
     /// Takes `entry` into the queue, or says why not. Constant time.
-    pub fn enqueue(&mut self, pending: Pending, options: &WalOptions) -> Result<(), AppendError> {
+    pub fn enqueue(&mut self, pending: Pending, place: Place, options: &WalOptions) -> Result<(), AppendError> {
         if let Some(reason) = &self.failed {
             return Err(AppendError::Failed { reason: reason.clone() });
         }
         if self.closing {
             return Err(AppendError::Closed);
         }
-        let ledger = self.ledgers.entry(pending.entry.ledger).or_default();
-        if ledger.sealed {
-            return Err(AppendError::Sealed);
-        }
-        if let Some(expected) = ledger.next.filter(|next| *next != pending.entry.entry) {
-            return Err(AppendError::OutOfSequence { expected });
-        }
+        let ledger = self.ledgers.get(&pending.entry.ledger).copied().unwrap_or_default();
+        ledger.admits(pending.entry.entry, place)?;
         let stored = pending.stored_bytes();
         // One entry is taken even when it alone is larger than the queue may be, or it could never be written.
         if self.waiting_bytes > 0 && self.waiting_bytes + stored > options.queue_bytes {
@@ -214,9 +228,7 @@ impl State {
         if !self.room.claim(stored, fresh, segments_left) {
             return Err(AppendError::Full { reason: FullReason::Budget });
         }
-        if let Some(ledger) = self.ledgers.get_mut(&pending.entry.ledger) {
-            ledger.next = Some(pending.entry.entry.next());
-        }
+        self.ledgers.entry(pending.entry.ledger).or_default().next = Some(pending.entry.entry.next());
         self.waiting_bytes += stored;
         self.queue.push_back(pending);
         Ok(())

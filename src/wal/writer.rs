@@ -189,6 +189,7 @@ impl Writer {
         for (ledger, entry) in self.settled.drain(..) {
             if let Some(known) = state.ledgers.get_mut(&ledger) {
                 known.synced = Some(entry);
+                known.generation = self.segment.generation;
             }
         }
         state.waiting_bytes -= bytes;

@@ -184,6 +184,20 @@ fn a_folder_of_another_node_is_a_mistake_in_the_configuration() {
 }
 
 #[test]
+fn a_node_that_has_yet_to_join_its_cluster_does_not_serve_alone() {
+    let dir = folder();
+    let root = dir.path().join("node");
+    let made = run(&["init", root.to_str().unwrap(), "--host", "127.0.0.1", "--listen", "127.0.0.1:0"]);
+    assert!(made.status.success(), "{}", said(&made));
+    let token = root.join("join.token");
+    std::fs::write(&token, "").unwrap();
+    let served = run(&["serve", "--config", root.join("casemate.toml").to_str().unwrap()]);
+    assert_eq!(served.status.code(), Some(CONFIGURATION), "{}", said(&served));
+    assert!(said(&served).contains(token.to_str().unwrap()) && said(&served).contains("join its cluster first"));
+    assert_eq!(std::fs::read_dir(root.join("metadata")).unwrap().count(), 0, "no metadata of its own are made");
+}
+
+#[test]
 fn a_port_in_use_is_named() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();

@@ -35,7 +35,7 @@ fn config(
 
 const TLS13: &[&rustls::SupportedProtocolVersion] = &[&rustls::version::TLS13];
 
-fn as_client(dir: &Path) -> ClientConfig {
+pub fn as_client(dir: &Path) -> ClientConfig {
     let client = dir.join("client");
     config(&client.join("ca.pem"), Some((&client.join("client.pem"), &client.join("client.key"))), TLS13)
 }

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::TopicId;
+use crate::base::{ProducerId, TopicId};
 use crate::broker::Broker;
-use crate::group::{Coordinator, Effects, ListGroups, ListedGroup, Producer, Reply, Request, Token};
+use crate::group::{Coordinator, Effects, ListGroups, ListedGroup, OffsetCommit, Producer, Reply, Request, Token};
 use crate::partition::Partition;
 use crate::security::{Permit, Resource};
 
+use super::admission::AdmittedOffsets;
 use super::load::Loadable;
 use super::shard::{Log, Machine, Shard, Work};
 use super::{CoordinatorError, CoordinatorKind, moment, partition_of};
@@ -72,7 +73,23 @@ impl Broker {
     ) -> Result<Reply, CoordinatorError> {
         debug_assert!(permit.covers(permit.operation(), Resource::group(group)));
         let shard = self.group_shard(group)?;
-        self.ask_group_shard(&shard, request).await
+        let reply = self.ask_group_shard(&shard, request, None).await?;
+        if self.leads_now(shard.partition.id) { Ok(reply) } else { Err(CoordinatorError::NotCoordinator) }
+    }
+
+    /// Commits offsets of `group` in a transaction, with what [`Broker::admit_offsets`] has granted. `permit` is for the
+    /// group.
+    pub async fn commit_in_transaction(
+        &self,
+        permit: &Permit,
+        group: &str,
+        admitted: AdmittedOffsets,
+        commit: OffsetCommit,
+    ) -> Result<Reply, CoordinatorError> {
+        debug_assert!(permit.covers(permit.operation(), Resource::group(group)));
+        let transactional = Some(Producer { id: admitted.producer.id, epoch: admitted.producer.epoch });
+        let request = Request::OffsetCommit(OffsetCommit { transactional, ..commit });
+        self.ask_group_shard(&self.group_shard(group)?, request, Some(admitted)).await
     }
 
     /// The groups of all coordinators on this node, and whether one could not answer.
@@ -80,7 +97,7 @@ impl Broker {
         let (mut groups, mut failed) = (Vec::new(), None);
         let shards: Vec<_> = self.coordinators.groups().values().cloned().collect();
         for shard in shards {
-            match self.ask_group_shard(&shard, Request::ListGroups(request.clone())).await {
+            match self.ask_group_shard(&shard, Request::ListGroups(request.clone()), None).await {
                 Ok(Reply::ListGroups(found)) => groups.extend(found),
                 Ok(_) => failed = Some(CoordinatorError::NotAvailable),
                 Err(error) => failed = Some(error),
@@ -96,7 +113,7 @@ impl Broker {
         i32::try_from(partition_of(group, partitions)).ok()
     }
 
-    fn group_shard(&self, group: &str) -> Result<Arc<Shard<GroupMachine>>, CoordinatorError> {
+    pub(super) fn group_shard(&self, group: &str) -> Result<Arc<Shard<GroupMachine>>, CoordinatorError> {
         let index = self.group_partition(group).ok_or(CoordinatorError::NotCoordinator)?;
         self.coordinators.groups().get(&index).cloned().ok_or(CoordinatorError::NotCoordinator)
     }
@@ -105,13 +122,24 @@ impl Broker {
         &self,
         shard: &Arc<Shard<GroupMachine>>,
         request: Request,
+        admitted: Option<AdmittedOffsets>,
     ) -> Result<Reply, CoordinatorError> {
         self.coordinator_room().await?;
         let expected = shard.expect();
         let token = Token(expected.token);
         let topics = self.coordinators.topics.now(self.image());
         let now = moment(self).into();
-        self.step_group(shard, |machine| work(machine.0.on_request(token, request, now, &topics)))?;
+        let mut has_ended = false;
+        self.step_group(shard, |machine| {
+            // Markers come under the shard's lock, too: what stands now still stands when the offsets are appended.
+            has_ended = admitted
+                .is_some_and(|a| !shard.partition.is_verified(ProducerId(a.producer.id), a.producer.epoch, a.guard));
+            if has_ended { Work::default() } else { work(machine.0.on_request(token, request, now, &topics)) }
+        })?;
+        if has_ended {
+            // While the question was under way the transaction ended here: the next question will tell.
+            return Err(CoordinatorError::NotAvailable);
+        }
         expected.reply().await
     }
 

@@ -5,16 +5,22 @@
 //! appended is durable. A machine whose records cannot be appended is thrown away and loaded again from the log, so
 //! that what is answered always rests on what is stored.
 
+mod admission;
 mod groups;
 mod load;
+mod markers;
 mod options;
+mod remote;
 mod shard;
+#[cfg(test)]
+mod tests;
 mod topics;
 mod transactions;
+mod wire;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -24,11 +30,15 @@ use crate::metadata::{Command, Image, Reject};
 use crate::security::{Operation, Permit, Resource};
 use crate::{group, transaction};
 
-use super::{Broker, ChangeError};
+use super::{Broker, ChangeError, spread_leaders};
 
 use shard::Shard;
 
 use options::CoordinatorOptions;
+
+pub use admission::{AdmissionService, AdmittedOffsets};
+pub use markers::MarkerService;
+pub use remote::{NoAnswer, Remote};
 
 /// Topic of committed offsets and groups.
 pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
@@ -100,6 +110,9 @@ pub(super) struct Coordinators {
     /// Woken when a shard becomes active.
     activated: Notify,
     topics: topics::Versions,
+    /// The way to coordinators and partitions on other nodes, once there are any.
+    remote: OnceLock<Arc<dyn Remote>>,
+    lanes: markers::Lanes,
 }
 
 impl Coordinators {
@@ -114,6 +127,8 @@ impl Coordinators {
             creating: tokio::sync::Mutex::new(()),
             activated: Notify::new(),
             topics: topics::Versions::default(),
+            remote: OnceLock::new(),
+            lanes: markers::Lanes::default(),
         }
     }
 
@@ -149,7 +164,7 @@ fn nanos(at: Duration) -> u64 {
 impl Broker {
     /// Opens and closes shards as the metadata say and lets time pass for them, until the process ends.
     pub async fn run_coordinators(self: Arc<Self>) {
-        self.set_transaction_gate(Arc::new(transactions::Gate::new(&self)));
+        self.set_transaction_gate(Arc::new(admission::Gate::new(&self)));
         let mut image = self.image.clone();
         loop {
             self.follow_options();
@@ -204,11 +219,12 @@ impl Broker {
         while id.is_zero() {
             self.entropy.fill(&mut id.0);
         }
-        let brokers = i16::try_from(self.image().brokers.len()).unwrap_or(i16::MAX);
+        let image = self.image();
+        let brokers = i16::try_from(image.brokers.len()).unwrap_or(i16::MAX);
         let command = Command::CreateTopic {
             id,
             name: kind.topic().to_owned(),
-            partitions: vec![self.node; partitions],
+            partitions: spread_leaders(&image, None, partitions),
             replication_factor: replication_factor.clamp(1, brokers.max(1)),
             configs,
             now_ms: self.clock.wall_ms(),
@@ -231,7 +247,8 @@ impl Broker {
         let until = tokio::time::Instant::now() + NEW_TOPIC_WAIT;
         loop {
             let activated = self.coordinators.activated.notified();
-            let expected = self.topic(kind.topic()).map_or(0, |t| t.partitions.len());
+            let topic = self.topic(kind.topic());
+            let expected = topic.map_or(0, |t| t.partitions.iter().filter(|p| p.leader == self.node).count());
             let active = match kind {
                 CoordinatorKind::Group => self.coordinators.groups().values().filter(|s| s.is_active()).count(),
                 CoordinatorKind::Transaction => {
@@ -274,7 +291,12 @@ impl Broker {
         shards: &mut Shards<M>,
     ) -> Vec<Arc<Shard<M>>> {
         let topic = image.topic(kind.topic());
-        let open = |index: i32| topic.and_then(|t| self.registry.get(PartitionId { topic: t.id, index }));
+        let open = |index: i32| {
+            let id = PartitionId { topic: topic?.id, index };
+            // By the newest metadata: where another leads, waiting for the partition to close would be too long.
+            image.partition(id).filter(|p| p.leader == self.node)?;
+            self.registry.get(id)
+        };
         shards.retain(|index, shard| {
             let stays = open(*index).is_some_and(|partition| Arc::ptr_eq(&partition, &shard.partition));
             if !stays {
@@ -286,7 +308,7 @@ impl Broker {
         let wanted = if self.is_stopping() { 0 } else { topic.map_or(0, |t| t.partitions.len() as i32) };
         for index in 0..wanted {
             if let Some(partition) = open(index) {
-                shards.entry(index).or_insert_with(|| Arc::new(Shard::new(partition)));
+                shards.entry(index).or_insert_with(|| Arc::new(Shard::new(partition, self.lease.clone())));
             }
         }
         shards.values().filter(|shard| shard.begin_loading()).cloned().collect()

@@ -14,6 +14,7 @@ use crate::batch::{BatchBuilder, BuildError, StoredBatch, Writer};
 use crate::ledger::LedgerWriter;
 use crate::partition::{AppendError, Origin, Partition};
 
+use super::super::Lease;
 use super::CoordinatorError;
 
 /// A pure machine as a shard sees it.
@@ -41,6 +42,13 @@ pub(super) struct Work<M: Machine> {
     pub orders: Vec<M::Order>,
 }
 
+impl<M: Machine> Default for Work<M> {
+    fn default() -> Self {
+        let (records, replies, orders) = (Vec::new(), Vec::new(), Vec::new());
+        Work { records, atomic: false, transactional: None, replies, orders }
+    }
+}
+
 /// Waits until everything is durable that a shard had appended at some moment.
 type Durable = Option<oneshot::Receiver<()>>;
 
@@ -48,15 +56,17 @@ type Durable = Option<oneshot::Receiver<()>>;
 pub(super) struct Answer<R> {
     pub reply: R,
     durable: Durable,
+    lease: Arc<Lease>,
 }
 
 impl<R> Answer<R> {
-    /// The reply, once all that it rests on is durable.
+    /// The reply, once all that it rests on is durable, if this process may give it then.
     pub async fn durable(self) -> Result<R, CoordinatorError> {
         if let Some(durable) = self.durable {
-            durable.await.map_err(|_| CoordinatorError::NotAvailable)?;
+            // The partition was closed here, as its leader is another node now.
+            durable.await.map_err(|_| CoordinatorError::NotCoordinator)?;
         }
-        Ok(self.reply)
+        if self.lease.is_valid() { Ok(self.reply) } else { Err(CoordinatorError::NotCoordinator) }
     }
 }
 
@@ -70,6 +80,7 @@ enum Phase<M> {
 /// See the module.
 pub(super) struct Shard<M: Machine> {
     pub partition: Arc<Partition>,
+    lease: Arc<Lease>,
     state: Mutex<Phase<M>>,
     waiting: Mutex<Waiting<M::Reply>>,
 }
@@ -117,9 +128,9 @@ impl<M: Machine> Drop for Expected<'_, M> {
 }
 
 impl<M: Machine> Shard<M> {
-    pub fn new(partition: Arc<Partition>) -> Shard<M> {
+    pub fn new(partition: Arc<Partition>, lease: Arc<Lease>) -> Shard<M> {
         let waiting = Waiting { next: 0, replies: HashMap::new() };
-        Shard { partition, state: Mutex::new(Phase::New), waiting: Mutex::new(waiting) }
+        Shard { partition, lease, state: Mutex::new(Phase::New), waiting: Mutex::new(waiting) }
     }
 
     fn state(&self) -> MutexGuard<'_, Phase<M>> {
@@ -193,19 +204,29 @@ impl<M: Machine> Shard<M> {
             Phase::New | Phase::Loading => return Err(CoordinatorError::Loading),
             Phase::Closed => return Err(CoordinatorError::NotCoordinator),
         };
+        // It is about to move: what the machine decided now could not be stored. If it stays, the machine is still there.
+        if self.partition.is_stopped() {
+            return Err(CoordinatorError::NotCoordinator);
+        }
         let work = step(machine);
         let deadline = machine.next_deadline();
         if let Err(error) = self.append(log, &work) {
+            self.waiting().replies.clear();
+            if matches!(error, StoreError::Append(AppendError::Closed)) {
+                tracing::info!(partition = %self.partition.id, "a coordinator ends: its partition is led elsewhere");
+                *state = Phase::Closed;
+                return Err(CoordinatorError::NotCoordinator);
+            }
             tracing::error!(partition = %self.partition.id, %error, "a coordinator's records cannot be stored; it is loaded again");
             *state = Phase::New;
-            self.waiting().replies.clear();
             return Err(CoordinatorError::NotAvailable);
         }
         let mut waiting = self.waiting();
         for (token, reply) in work.replies {
             if let Some(sender) = waiting.replies.remove(&token) {
                 // Whoever asked may have gone.
-                let _ = sender.send(Answer { reply, durable: self.partition.all_durable() });
+                let (durable, lease) = (self.partition.all_durable(), self.lease.clone());
+                let _ = sender.send(Answer { reply, durable, lease });
             }
         }
         drop(waiting);
@@ -256,6 +277,14 @@ impl<M: Machine> Shard<M> {
             }
             Phase::New | Phase::Loading => Err(CoordinatorError::Loading),
             Phase::Closed => Err(CoordinatorError::NotCoordinator),
+        }
+    }
+
+    /// Asks the machine, if there is one.
+    pub fn look<T>(&self, look: impl FnOnce(&M) -> T) -> Option<T> {
+        match &*self.state() {
+            Phase::Active(machine) => Some(look(machine)),
+            _ => None,
         }
     }
 

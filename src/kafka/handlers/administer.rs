@@ -91,7 +91,7 @@ impl Handlers {
             RequestBody::DescribeCluster(body) => self.describe_cluster(request, body),
             RequestBody::DescribeTopicPartitions(body) => self.describe_topic_partitions(request, body),
             RequestBody::DescribeLogDirs(body) => self.describe_log_dirs(request, body),
-            RequestBody::DescribeQuorum(body) => self.describe_quorum(request, body),
+            RequestBody::DescribeQuorum(body) => self.describe_quorum(request, body).await,
             RequestBody::DescribeProducers(body) => self.describe_producers(request, body).await,
             _ => Reply::close("no handler answers this API"),
         }
@@ -115,7 +115,7 @@ impl Handlers {
     }
 }
 
-/// An image with one topic.
+/// An image with one broker and one topic.
 #[cfg(test)]
 pub(super) fn one_topic(name: &str, partitions: usize) -> crate::metadata::Image {
     use crate::base::{NodeId, TopicId};
@@ -132,7 +132,10 @@ pub(super) fn one_topic(name: &str, partitions: usize) -> crate::metadata::Image
         partitions: (0..partitions).map(|_| Arc::new(Partition::new(NodeId(1)))).collect(),
         created_ms: 0,
     };
+    let mut brokers = super::picture_tests::three_brokers(&[]).brokers;
+    brokers.retain(|node, _| *node == NodeId(1));
     Image {
+        brokers,
         topics: Arc::new(BTreeMap::from([(id, Arc::new(topic))])),
         names: Arc::new(BTreeMap::from([(name, id)])),
         ..Image::default()

@@ -9,13 +9,14 @@ use kafka_protocol::messages::{CreatePartitionsRequest, CreatePartitionsResponse
 
 use crate::base::NodeId;
 use crate::base::limits::TOPIC_PARTITIONS_MAX;
-use crate::broker::CoordinatorKind;
+use crate::broker::{CoordinatorKind, spread_leaders};
 use crate::kafka::{Reply, Request};
+use crate::metadata::{Image, Topic};
 use crate::security::{Operation, Resource};
 
 use super::Handlers;
 use super::administer::{Refusal, outcome};
-use super::create_topics::check_replicas;
+use super::create_topics::{check_replicas, check_replication, first_active};
 
 /// Since this version a request over its quota is refused (KIP-599).
 const STRICT_QUOTA_SINCE: i16 = 3;
@@ -54,25 +55,24 @@ impl Handlers {
     ) -> Result<(), Refusal> {
         let permit = self.permit(&request.context, Operation::Alter, Resource::topic(&asked.name))?;
         let topic = self.broker.topic(&asked.name).ok_or(ResponseError::UnknownTopicOrPartition)?;
-        let present = topic.partitions.len();
         if CoordinatorKind::of_topic(&asked.name).is_some() {
             // A key's partition follows from their number: with another one nobody would find its state again.
             let message =
                 format!("The partitions of {} stay as they are: groups and transactions would be lost.", *asked.name);
             return Err(Refusal::new(ResponseError::InvalidPartitions, message));
         }
-        let total = check(asked, present, self.broker.node)?;
-        Self::charge(request, total.saturating_sub(present), STRICT_QUOTA_SINCE)?;
+        let leaders = check(asked, &topic, &self.broker.image())?;
+        Self::charge(request, leaders.len(), STRICT_QUOTA_SINCE)?;
         if !validate_only {
-            self.broker.create_partitions(&permit, topic.id, present, total).await?;
+            self.broker.create_partitions(&permit, topic.id, topic.partitions.len(), leaders).await?;
         }
         Ok(())
     }
 }
 
-/// The number of partitions that the topic is to have.
-fn check(asked: &CreatePartitionsTopic, present: usize, node: NodeId) -> Result<usize, Refusal> {
-    let (name, count) = (&asked.name.0, asked.count);
+/// The leaders of the partitions that the topic is to have besides its own.
+fn check(asked: &CreatePartitionsTopic, topic: &Topic, image: &Image) -> Result<Vec<NodeId>, Refusal> {
+    let (name, count, present) = (&asked.name.0, asked.count, topic.partitions.len());
     let invalid = |message: String| Refusal::new(ResponseError::InvalidPartitions, message);
     let total = usize::try_from(count).unwrap_or(0);
     if total == present {
@@ -87,24 +87,34 @@ fn check(asked: &CreatePartitionsTopic, present: usize, node: NodeId) -> Result<
         let message = format!("A topic has at most {TOPIC_PARTITIONS_MAX} partitions.");
         return Err(Refusal::new(ResponseError::PolicyViolation, message));
     }
-    if let Some(assignments) = &asked.assignments {
-        let (added, given) = (total - present, assignments.len());
-        if given != added {
-            return Err(Refusal::new(
-                ResponseError::InvalidReplicaAssignment,
-                format!(
-                    "Attempted to add {added} additional partition(s), but only {given} assignment(s) were specified."
-                ),
-            ));
-        }
-        assignments.iter().try_for_each(|assignment| check_replicas(&assignment.broker_ids, node))?;
+    let added = total - present;
+    let Some(assignments) = &asked.assignments else {
+        check_replication(topic.replication_factor, image)?;
+        return Ok(spread_leaders(image, Some(topic), added));
+    };
+    if assignments.len() != added {
+        return Err(Refusal::new(
+            ResponseError::InvalidReplicaAssignment,
+            format!(
+                "Attempted to add {added} additional partition(s), but only {} assignment(s) were specified.",
+                assignments.len()
+            ),
+        ));
     }
-    Ok(total)
+    let replicas = usize::try_from(topic.replication_factor).ok();
+    let mut leaders = Vec::with_capacity(added);
+    for (index, assignment) in (present..).zip(assignments) {
+        check_replicas(&assignment.broker_ids, image, replicas)?;
+        leaders.push(first_active(&assignment.broker_ids, image, i32::try_from(index).unwrap_or(i32::MAX))?);
+    }
+    Ok(leaders)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kafka::handlers::administer::one_topic;
+    use crate::kafka::handlers::picture_tests::{add_topic, three_brokers};
     use kafka_protocol::messages::BrokerId;
     use kafka_protocol::messages::create_partitions_request::CreatePartitionsAssignment;
 
@@ -112,13 +122,13 @@ mod tests {
     fn partitions_only_become_more() {
         let one: &[i32] = &[1];
         for (count, assignments, expected) in [
-            (3, None, Ok(3)),
+            (3, None, Ok(1)),
             (2, None, Err(37)),
             (1, None, Err(37)),
             (0, None, Err(37)),
             (-1, None, Err(37)),
             (i32::MAX, None, Err(44)),
-            (4, Some(vec![one, one]), Ok(4)),
+            (4, Some(vec![one, one]), Ok(2)),
             (4, Some(vec![one]), Err(39)),
             (3, Some(vec![]), Err(39)),
             (3, Some(vec![&[9][..]]), Err(39)),
@@ -134,8 +144,27 @@ mod tests {
                     .collect()
             });
             let asked = CreatePartitionsTopic::default().with_count(count).with_assignments(given);
-            let result = check(&asked, 2, NodeId(1)).map_err(|refusal| refusal.code());
+            let image = one_topic("t", 2);
+            let result = check(&asked, image.topic("t").unwrap(), &image);
+            let result = result.map(|leaders| leaders.len()).map_err(|refusal| refusal.code());
             assert_eq!(result, expected, "{count} {assignments:?}");
         }
+    }
+    #[test]
+    fn new_partitions_are_led_where_the_topic_has_fewest_or_where_they_are_assigned() {
+        let mut image = three_brokers(&[]);
+        let topic = add_topic(&mut image, "t", 2, &[1, 2]);
+        let leaders = |count, assignments: Option<&[&[i32]]>| {
+            let given = assignments.map(|of| {
+                let brokers = of.iter().map(|brokers| brokers.iter().map(|id| BrokerId(*id)).collect());
+                brokers.map(|brokers| CreatePartitionsAssignment::default().with_broker_ids(brokers)).collect()
+            });
+            let asked = CreatePartitionsTopic::default().with_count(count).with_assignments(given);
+            let leaders = check(&asked, &topic, &image).map_err(|refusal| refusal.code());
+            leaders.map(|leaders| leaders.iter().map(|node| node.0).collect::<Vec<_>>())
+        };
+        assert_eq!(leaders(4, None), Ok(vec![3, 1]));
+        assert_eq!(leaders(4, Some(&[&[2, 3], &[3, 1]])), Ok(vec![2, 3]));
+        assert_eq!(leaders(3, Some(&[&[2]])), Err(39), "as many replicas as the others have");
     }
 }

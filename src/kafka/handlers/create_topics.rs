@@ -11,7 +11,7 @@ use kafka_protocol::messages::{BrokerId, CreateTopicsRequest, CreateTopicsRespon
 use crate::base::limits::COMMAND_PARTITIONS_MAX;
 use crate::base::{NodeId, TopicId};
 use crate::broker::settings::{self, ConfigRow};
-use crate::broker::{BrokerSettings, NewTopic};
+use crate::broker::{BrokerSettings, NewTopic, spread_leaders, takes_partitions};
 use crate::kafka::{ConnectionContext, Reply, Request};
 use crate::metadata::Image;
 use crate::security::{Denied, Operation, Permit, Resource};
@@ -103,9 +103,9 @@ impl Handlers {
             let message = format!("Topic '{name}' already exists.");
             return Err(Refusal::new(ResponseError::TopicAlreadyExists, message));
         }
-        let topic = plan(asked, settings, self.broker.node)?;
+        let topic = plan(asked, settings, &self.broker.image())?;
         // As in Kafka a trial is charged, too.
-        Self::charge(request, topic.partitions, STRICT_QUOTA_SINCE)?;
+        Self::charge(request, topic.leaders.len(), STRICT_QUOTA_SINCE)?;
         let id = if validate_only {
             // Of a topic that is only tried out the id means nothing; a real broker shows a random one, too.
             let mut id = [0; 16];
@@ -142,7 +142,7 @@ impl Handlers {
         let own = topic.configs.into_iter().collect();
         let rows = self.broker.with_layers(|layers| settings::describe_topic(&own, layers, |_| true));
         answer
-            .with_num_partitions(i32::try_from(topic.partitions).unwrap_or(i32::MAX))
+            .with_num_partitions(i32::try_from(topic.leaders.len()).unwrap_or(i32::MAX))
             .with_replication_factor(topic.replication_factor)
             .with_configs(Some(rows.into_iter().map(config).collect()))
     }
@@ -173,19 +173,14 @@ fn partitions_in_all(topics: &[CreatableTopic], settings: &BrokerSettings) -> us
 }
 
 /// What is to be made; refuses what cannot be.
-fn plan(asked: &CreatableTopic, settings: &BrokerSettings, node: NodeId) -> Result<NewTopic, Refusal> {
+fn plan(asked: &CreatableTopic, settings: &BrokerSettings, image: &Image) -> Result<NewTopic, Refusal> {
     let configs = configs(asked)?;
-    let (partitions, replication_factor) =
-        if asked.assignments.is_empty() { counted(asked, settings)? } else { (assigned(asked, node)?, 1) };
-    Ok(NewTopic {
-        name: asked.name.to_string(),
-        partitions,
-        replication_factor,
-        configs: configs.into_iter().collect(),
-    })
+    let (leaders, replication_factor) =
+        if asked.assignments.is_empty() { counted(asked, settings, image)? } else { assigned(asked, image)? };
+    Ok(NewTopic { name: asked.name.to_string(), leaders, replication_factor, configs: configs.into_iter().collect() })
 }
 
-fn counted(asked: &CreatableTopic, settings: &BrokerSettings) -> Result<(usize, i16), Refusal> {
+fn counted(asked: &CreatableTopic, settings: &BrokerSettings, image: &Image) -> Result<(Vec<NodeId>, i16), Refusal> {
     let replication_factor = match asked.replication_factor {
         -1 => settings.default_replication_factor,
         given if given > 0 => given,
@@ -202,21 +197,28 @@ fn counted(asked: &CreatableTopic, settings: &BrokerSettings) -> Result<(usize, 
         let message = "Number of partitions was set to an invalid non-positive value.";
         Refusal::new(ResponseError::InvalidPartitions, message)
     })?;
-    if replication_factor > 1 {
-        return Err(Refusal::new(
-            ResponseError::InvalidReplicationFactor,
-            format!(
-                "Unable to replicate the partition {replication_factor} time(s): The target replication factor of \
-                 {replication_factor} cannot be reached because only 1 broker(s) are registered or some brokers have \
-                 all their log directories cordoned."
-            ),
-        ));
-    }
-    Ok((partitions, replication_factor))
+    check_replication(replication_factor, image)?;
+    Ok((spread_leaders(image, None, partitions), replication_factor))
 }
 
-/// The number of partitions of a topic that is assigned by hand.
-fn assigned(asked: &CreatableTopic, node: NodeId) -> Result<usize, Refusal> {
+/// Whether there are brokers for so many replicas. Those that are fenced count, as in Kafka: they may come back.
+pub(super) fn check_replication(replication_factor: i16, image: &Image) -> Result<(), Refusal> {
+    let brokers = image.brokers.len();
+    if usize::try_from(replication_factor).unwrap_or(0) <= brokers {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        ResponseError::InvalidReplicationFactor,
+        format!(
+            "Unable to replicate the partition {replication_factor} time(s): The target replication factor of \
+             {replication_factor} cannot be reached because only {brokers} broker(s) are registered or some brokers have \
+             all their log directories cordoned."
+        ),
+    ))
+}
+
+/// Leaders and replication factor of a topic that is assigned by hand.
+fn assigned(asked: &CreatableTopic, image: &Image) -> Result<(Vec<NodeId>, i16), Refusal> {
     let beside =
         |what| Refusal::invalid(format!("A manual partition assignment was specified, but {what} not set to -1."));
     if asked.replication_factor != -1 {
@@ -225,42 +227,70 @@ fn assigned(asked: &CreatableTopic, node: NodeId) -> Result<usize, Refusal> {
     if asked.num_partitions != -1 {
         return Err(beside("numPartitions was"));
     }
-    check_assignments(&asked.assignments, node)?;
-    Ok(asked.assignments.len())
+    check_assignments(&asked.assignments, image)
 }
 
-fn check_assignments(assignments: &[CreatableReplicaAssignment], node: NodeId) -> Result<(), Refusal> {
-    let invalid = |message: String| Refusal::new(ResponseError::InvalidReplicaAssignment, message);
-    let mut seen = HashSet::new();
+fn check_assignments(assignments: &[CreatableReplicaAssignment], image: &Image) -> Result<(Vec<NodeId>, i16), Refusal> {
+    let (mut leaders, mut replicas) = (BTreeMap::new(), None);
     for assignment in assignments {
         let index = assignment.partition_index;
-        if !seen.insert(index) {
-            return Err(invalid(format!("Found multiple manual partition assignments for partition {index}")));
+        if leaders.contains_key(&index) {
+            let message = format!("Found multiple manual partition assignments for partition {index}");
+            return Err(Refusal::new(ResponseError::InvalidReplicaAssignment, message));
         }
-        check_replicas(&assignment.broker_ids, node)?;
+        check_replicas(&assignment.broker_ids, image, replicas)?;
+        replicas = Some(assignment.broker_ids.len());
+        leaders.insert(index, first_active(&assignment.broker_ids, image, index)?);
     }
-    let consecutive = (0..).take(assignments.len()).all(|index| seen.contains(&index));
-    if consecutive {
-        Ok(())
-    } else {
-        Err(invalid("partitions should be a consecutive 0-based integer sequence".into()))
+    if !leaders.keys().copied().eq((0..).take(leaders.len())) {
+        let message = "partitions should be a consecutive 0-based integer sequence";
+        return Err(Refusal::new(ResponseError::InvalidReplicaAssignment, message));
+    }
+    // They are different brokers of the cluster, so their number is small.
+    let replication_factor = i16::try_from(replicas.unwrap_or(1)).unwrap_or(i16::MAX);
+    Ok((leaders.into_values().collect(), replication_factor))
+}
+
+/// Whether a partition may be placed on these brokers: registered ones, each once, and as many as others have.
+pub(super) fn check_replicas(brokers: &[BrokerId], image: &Image, expected: Option<usize>) -> Result<(), Refusal> {
+    let invalid = |fault: String| {
+        let message = format!("The manual partition assignment includes{fault}");
+        Err(Refusal::new(ResponseError::InvalidReplicaAssignment, message))
+    };
+    if brokers.is_empty() {
+        return invalid(" an empty replica list.".to_owned());
+    }
+    let mut sorted: Vec<i32> = brokers.iter().map(|broker| broker.0).collect();
+    sorted.sort_unstable();
+    let mut previous = None;
+    for broker in &sorted {
+        if !image.brokers.contains_key(&NodeId(*broker)) {
+            return invalid(format!(" broker {broker}, but no such broker is registered."));
+        }
+        if previous.replace(broker) == Some(broker) {
+            return invalid(format!(" the broker {broker} more than once."));
+        }
+    }
+    match expected.filter(|expected| *expected != sorted.len()) {
+        Some(expected) => invalid(format!(
+            " a partition with {} replica(s), but this is not consistent with previous partitions, which have \
+             {expected} replica(s).",
+            sorted.len()
+        )),
+        None => Ok(()),
     }
 }
 
-/// Whether a partition may be placed on these brokers: on this one, and once.
-pub(super) fn check_replicas(brokers: &[BrokerId], node: NodeId) -> Result<(), Refusal> {
-    let fault = match brokers {
-        [] => " an empty replica list.".to_owned(),
-        [only] if only.0 == node.0 => return Ok(()),
-        several => match several.iter().find(|broker| broker.0 != node.0) {
-            Some(other) => format!(" broker {}, but no such broker is registered.", other.0),
-            None => format!(" the broker {node} more than once."),
-        },
-    };
-    Err(Refusal::new(
-        ResponseError::InvalidReplicaAssignment,
-        format!("The manual partition assignment includes{fault}"),
-    ))
+/// The broker that leads a partition which is assigned to these: the first that can.
+pub(super) fn first_active(brokers: &[BrokerId], image: &Image, index: i32) -> Result<NodeId, Refusal> {
+    let active = brokers.iter().map(|broker| NodeId(broker.0)).find(|node| takes_partitions(image, *node));
+    active.ok_or_else(|| {
+        let message = format!(
+            "All brokers specified in the manual partition assignment for partition {index} are fenced or in controlled \
+             shutdown."
+        );
+        Refusal::new(ResponseError::InvalidReplicaAssignment, message)
+    })
 }
 
 /// The settings of a new topic. One that is given twice counts as it is given last, as in Kafka.
@@ -280,13 +310,18 @@ fn configs(asked: &CreatableTopic) -> Result<BTreeMap<String, String>, Refusal> 
 mod tests {
     use super::*;
     use crate::broker::settings::Layers;
+    use crate::kafka::handlers::administer::one_topic;
+    use crate::kafka::handlers::picture_tests::three_brokers;
     use kafka_protocol::messages::create_topics_request::CreatableTopicConfig;
-
-    const NODE: NodeId = NodeId(1);
 
     fn settings() -> BrokerSettings {
         let none = BTreeMap::new();
         BrokerSettings::resolve(Layers { broker: &none, cluster: &none, fixed: &none })
+    }
+
+    /// A cluster of one broker.
+    fn alone() -> Image {
+        one_topic("other", 1)
     }
 
     fn topic(partitions: i32, replication_factor: i16) -> CreatableTopic {
@@ -325,10 +360,10 @@ mod tests {
             (0, 0, 38),
             (0, 3, 37),
         ] {
-            let result = plan(&topic(partitions, replication_factor), &settings(), NODE);
+            let result = plan(&topic(partitions, replication_factor), &settings(), &alone());
             assert_eq!(code(result), expected, "{partitions} {replication_factor}");
         }
-        assert_eq!(plan(&topic(-1, -1), &settings(), NODE).unwrap().partitions, 1);
+        assert_eq!(plan(&topic(-1, -1), &settings(), &alone()).unwrap().leaders, [NodeId(1)]);
     }
 
     #[test]
@@ -347,11 +382,60 @@ mod tests {
             (vec![(0, &[1, 99])], 39),
         ] {
             let asked = topic(-1, -1).with_assignments(assignments(&given));
-            assert_eq!(code(plan(&asked, &settings(), NODE)), expected, "{given:?}");
+            assert_eq!(code(plan(&asked, &settings(), &alone())), expected, "{given:?}");
         }
         for (partitions, replication_factor) in [(1, -1), (-1, 1), (1, 1)] {
             let asked = topic(partitions, replication_factor).with_assignments(assignments(&[(0, one)]));
-            assert_eq!(code(plan(&asked, &settings(), NODE)), 42);
+            assert_eq!(code(plan(&asked, &settings(), &alone())), 42);
+        }
+    }
+
+    /// The numbers are those of the real Kafka's code.
+    #[test]
+    fn a_cluster_of_three_takes_three_replicas_and_spreads_the_leaders() {
+        let image = three_brokers(&[]);
+        let made = plan(&topic(4, 3), &settings(), &image).unwrap();
+        assert_eq!((made.leaders.map_ids(), made.replication_factor), (vec![1, 2, 3, 1], 3));
+        let refused = plan(&topic(1, 4), &settings(), &image).unwrap_err();
+        assert_eq!(refused.code(), 38);
+        assert!(refused.message.unwrap().contains("because only 3 broker(s) are registered"));
+        // A fenced broker counts, but leads nothing.
+        let made = plan(&topic(3, 3), &settings(), &three_brokers(&[2])).unwrap();
+        assert_eq!((made.leaders.map_ids(), made.replication_factor), (vec![1, 3, 1], 3));
+    }
+
+    #[test]
+    fn the_first_broker_of_an_assignment_that_can_leads() {
+        let made = |given: &[(i32, &[i32])], fenced: &[i32]| {
+            let asked = topic(-1, -1).with_assignments(assignments(given));
+            plan(&asked, &settings(), &three_brokers(fenced))
+                .map(|made| (made.leaders.map_ids(), made.replication_factor))
+        };
+        assert_eq!(made(&[(1, &[1, 2]), (0, &[3, 1])], &[]), Ok((vec![3, 1], 2)));
+        assert_eq!(made(&[(0, &[3, 1]), (1, &[2, 3])], &[3]), Ok((vec![1, 2], 2)));
+        for (given, fenced, message) in [
+            (&[(0, &[3][..])][..], 3, "for partition 0 are fenced or in controlled shutdown."),
+            (
+                &[(0, &[1, 2]), (1, &[2])],
+                0,
+                "with 1 replica(s), but this is not consistent with previous partitions, which have 2",
+            ),
+            (&[(0, &[2, 1, 2])], 0, "the broker 2 more than once."),
+            (&[(0, &[4, 1])], 0, "broker 4, but no such broker is registered."),
+        ] {
+            let refused = made(given, &[fenced]).unwrap_err();
+            assert_eq!(refused.code(), 39);
+            assert!(refused.message.as_ref().unwrap().contains(message), "{refused:?}");
+        }
+    }
+
+    trait Ids {
+        fn map_ids(&self) -> Vec<i32>;
+    }
+
+    impl Ids for Vec<NodeId> {
+        fn map_ids(&self) -> Vec<i32> {
+            self.iter().map(|node| node.0).collect()
         }
     }
 
@@ -361,7 +445,7 @@ mod tests {
             let configs = given.iter().map(|(name, value)| {
                 CreatableTopicConfig::default().with_name(text(*name)).with_value(value.map(text))
             });
-            plan(&topic(1, 1).with_configs(configs.collect()), &settings(), NODE)
+            plan(&topic(1, 1).with_configs(configs.collect()), &settings(), &alone())
         };
         let made = with(&[("retention.ms", Some("1")), ("retention.ms", Some("2"))]).unwrap();
         assert_eq!(made.configs, [("retention.ms".to_owned(), "2".to_owned())]);

@@ -8,6 +8,7 @@ use crate::kafka::{Reply, Request};
 use crate::security::Resource;
 
 use super::administer::Refusal;
+use super::picture::Picture;
 use super::{Handlers, text};
 
 /// Kinds of endpoints that a client may mean (KIP-919).
@@ -22,26 +23,32 @@ impl Handlers {
             (response.error_code, response.error_message) = (refusal.code(), refusal.text());
             return Reply::encode(request.to, &response);
         }
-        response.cluster_id = text(self.broker.image().cluster.to_string());
-        // Any live broker takes the administrative requests; with one node it is this one.
-        response.controller_id = self.broker.node.0.into();
+        let image = self.broker.image();
+        let picture = self.picture(&image, &request.context);
+        response.cluster_id = text(image.cluster.to_string());
+        response.controller_id = self.controller(&picture).0.into();
         if body.include_cluster_authorized_operations {
             response.cluster_authorized_operations =
                 self.authorizer.authorized_operations(&request.context.principal, Resource::CLUSTER);
         }
-        // A fenced broker answers nobody, so the one that answers is not fenced.
-        response.brokers = self
-            .endpoint(&request.context)
-            .into_iter()
-            .map(|endpoint| {
-                DescribeClusterBroker::default()
-                    .with_broker_id(self.broker.node.0.into())
-                    .with_host(text(endpoint.host))
-                    .with_port(i32::from(endpoint.port))
-            })
-            .collect();
+        response.brokers = brokers(&picture, body.include_fenced_brokers);
         Reply::encode(request.to, &response)
     }
+}
+
+/// The brokers, and those that are fenced only where they are asked for (KIP-1073).
+fn brokers(picture: &Picture<'_>, with_fenced: bool) -> Vec<DescribeClusterBroker> {
+    let shown = picture.brokers().filter(|broker| with_fenced || !broker.fenced);
+    shown
+        .map(|broker| {
+            DescribeClusterBroker::default()
+                .with_broker_id(broker.node.0.into())
+                .with_host(text(&*broker.endpoint.host))
+                .with_port(i32::from(broker.endpoint.port))
+                .with_rack(broker.rack.map(text))
+                .with_is_fenced(broker.fenced)
+        })
+        .collect()
 }
 
 fn check_endpoint_type(kind: i8) -> Result<(), Refusal> {
@@ -61,6 +68,20 @@ fn check_endpoint_type(kind: i8) -> Result<(), Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kafka::handlers::picture_tests::three_brokers;
+
+    #[test]
+    fn fenced_brokers_are_described_where_they_are_asked_for() {
+        let image = three_brokers(&[2]);
+        let picture = Picture::new(&image, "clients");
+        let ids = |with_fenced| {
+            let shown = brokers(&picture, with_fenced);
+            shown.iter().map(|b| (b.broker_id.0, b.port, b.is_fenced)).collect::<Vec<_>>()
+        };
+        assert_eq!(ids(false), [(1, 9001, false), (3, 9003, false)]);
+        assert_eq!(ids(true), [(1, 9001, false), (2, 9002, true), (3, 9003, false)]);
+        assert_eq!(brokers(&picture, false)[0].rack.as_deref(), Some("r1"));
+    }
 
     #[test]
     fn only_brokers_are_described() {

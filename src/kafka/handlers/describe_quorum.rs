@@ -1,5 +1,7 @@
 //! DescribeQuorum (key 55, KIP-595): the metadata quorum, under the name of Kafka's metadata topic.
 
+use std::time::Duration;
+
 use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::describe_quorum_request::TopicData as AskedTopic;
 use kafka_protocol::messages::describe_quorum_response::{Listener, Node, PartitionData, ReplicaState, TopicData};
@@ -8,7 +10,7 @@ use kafka_protocol::messages::{DescribeQuorumRequest, DescribeQuorumResponse};
 use crate::base::NodeId;
 use crate::kafka::{Reply, Request};
 use crate::metadata::Image;
-use crate::quorum::QuorumStatus;
+use crate::quorum::{QuorumMember, QuorumView};
 use crate::security::{Operation, Resource};
 
 use super::administer::Refusal;
@@ -16,11 +18,13 @@ use super::{Handlers, text};
 
 const TOPIC: &str = "__cluster_metadata";
 const PARTITION: i32 = 0;
+/// Stands for an offset or a time that is not known.
+const NOT_KNOWN: i64 = -1;
 /// Version from which the addresses of the voters and the ids of their storage are given (KIP-853).
 const NODES_SINCE: i16 = 2;
 
 impl Handlers {
-    pub(super) fn describe_quorum(&self, request: Request, body: DescribeQuorumRequest) -> Reply {
+    pub(super) async fn describe_quorum(&self, request: Request, body: DescribeQuorumRequest) -> Reply {
         let mut response = DescribeQuorumResponse::default();
         if let Err(denied) = self.permit(&request.context, Operation::Describe, Resource::CLUSTER) {
             let refusal = Refusal::from(denied);
@@ -28,25 +32,22 @@ impl Handlers {
             (response.error_code, response.error_message) = (refusal.code(), refusal.text());
             return Reply::encode(request.to, &response);
         }
-        let status = self.broker.quorum_status();
-        let fault = if !is_metadata(&body.topics) {
-            Some(ResponseError::UnknownTopicOrPartition)
-        } else if status.leader != Some(self.broker.node) {
-            Some(ResponseError::NotLeaderOrFollower)
-        } else {
-            None
+        let view = match is_metadata(&body.topics) {
+            // Only the leader knows the others; whoever is asked asks it, as in Kafka.
+            true => self.broker.quorum_view().await.ok_or(ResponseError::NotLeaderOrFollower),
+            false => Err(ResponseError::UnknownTopicOrPartition),
         };
-        response.topics = match fault {
-            Some(error) => {
+        response.topics = match view {
+            Err(error) => {
                 self.count(&request, error.code());
                 refused(&body.topics, error)
             }
-            None => {
+            Ok(view) => {
                 let (image, now_ms) = (self.broker.image(), self.broker.clock().wall_ms());
-                let mut partition = described(&status, self.broker.node, now_ms);
+                let mut partition = described(&view, now_ms);
                 if request.to.version >= NODES_SINCE {
                     name_storage(&mut partition, &image);
-                    response.nodes = nodes(&status, &image);
+                    response.nodes = nodes(&view, &image);
                 }
                 vec![TopicData::default().with_topic_name(metadata()).with_partitions(vec![partition])]
             }
@@ -82,31 +83,33 @@ fn refused(topics: &[AskedTopic], error: ResponseError) -> Vec<TopicData> {
         .collect()
 }
 
-fn described(status: &QuorumStatus, node: NodeId, now_ms: i64) -> PartitionData {
-    let voters = status.voters.iter().map(|voter| {
-        let replica = ReplicaState::default().with_replica_id(voter.0.into());
-        if *voter != node {
-            return replica.with_log_end_offset(-1);
-        }
-        // The leader has always just heard of itself.
-        replica
-            .with_log_end_offset(offset(status.last_index.map_or(0, |last| last.saturating_add(1))))
-            .with_last_fetch_timestamp(now_ms)
-            .with_last_caught_up_timestamp(now_ms)
-    });
+fn described(view: &QuorumView, now_ms: i64) -> PartitionData {
+    let date = |ago: Option<Duration>| {
+        let ago = ago.map(|ago| i64::try_from(ago.as_millis()).unwrap_or(i64::MAX));
+        ago.map_or(NOT_KNOWN, |ago| now_ms.saturating_sub(ago).max(0))
+    };
+    let state = |member: &QuorumMember| {
+        ReplicaState::default()
+            .with_replica_id(member.node.0.into())
+            .with_log_end_offset(member.end.map_or(NOT_KNOWN, offset))
+            .with_last_fetch_timestamp(date(member.heard_ago))
+            .with_last_caught_up_timestamp(date(member.caught_up_ago))
+    };
+    let (voters, observers): (Vec<_>, Vec<_>) = view.members.iter().partition(|member| member.is_voter);
     PartitionData::default()
         .with_partition_index(PARTITION)
-        .with_leader_id(node.0.into())
-        .with_leader_epoch(i32::try_from(status.term).unwrap_or(i32::MAX))
-        .with_high_watermark(offset(status.committed))
-        .with_current_voters(voters.collect())
+        .with_leader_id(view.leader.0.into())
+        .with_leader_epoch(i32::try_from(view.term).unwrap_or(i32::MAX))
+        .with_high_watermark(offset(view.committed))
+        .with_current_voters(voters.into_iter().map(state).collect())
+        .with_observers(observers.into_iter().map(state).collect())
 }
 
 /// A node's storage is another one when its WAL is.
 fn name_storage(partition: &mut PartitionData, image: &Image) {
-    for voter in &mut partition.current_voters {
-        if let Some(broker) = image.brokers.get(&NodeId(voter.replica_id.0)) {
-            voter.replica_directory_id = uuid::Uuid::from_bytes(broker.incarnation.0);
+    for member in partition.current_voters.iter_mut().chain(&mut partition.observers) {
+        if let Some(broker) = image.brokers.get(&NodeId(member.replica_id.0)) {
+            member.replica_directory_id = uuid::Uuid::from_bytes(broker.incarnation.0);
         }
     }
 }
@@ -115,8 +118,9 @@ fn offset(index: u64) -> i64 {
     i64::try_from(index).unwrap_or(i64::MAX)
 }
 
-fn nodes(status: &QuorumStatus, image: &Image) -> Vec<Node> {
-    let voters = status.voters.iter().map(|voter| {
+fn nodes(view: &QuorumView, image: &Image) -> Vec<Node> {
+    let voters = view.members.iter().filter(|member| member.is_voter).map(|member| &member.node);
+    let voters = voters.map(|voter| {
         let endpoints = image.brokers.get(voter).map(|broker| &*broker.endpoints).unwrap_or_default();
         let listeners = endpoints.iter().map(|endpoint| {
             // In capitals, because Kafka's tools take no other name for one.
@@ -138,15 +142,17 @@ mod tests {
     use kafka_protocol::messages::TopicName;
     use kafka_protocol::messages::describe_quorum_request::PartitionData as AskedPartition;
 
-    fn status() -> QuorumStatus {
-        QuorumStatus {
-            leader: Some(NodeId(1)),
-            term: 3,
-            last_index: Some(9),
-            committed: 10,
-            applied: Some(9),
-            voters: vec![NodeId(1), NodeId(2)],
-        }
+    fn view() -> QuorumView {
+        let member = |node, is_voter, end: Option<u64>, ago: Option<u64>| QuorumMember {
+            node: NodeId(node),
+            is_voter,
+            end,
+            heard_ago: ago.map(Duration::from_millis),
+            caught_up_ago: ago.map(|ago| Duration::from_millis(ago * 2)),
+        };
+        let members =
+            vec![member(1, true, Some(10), Some(0)), member(2, true, None, None), member(3, false, Some(7), Some(20))];
+        QuorumView { leader: NodeId(1), term: 3, committed: 10, members }
     }
 
     fn broker() -> Broker {
@@ -184,7 +190,7 @@ mod tests {
     #[test]
     fn listeners_are_named_in_capitals() {
         let image = Image { brokers: [(NodeId(1), broker())].into(), ..Image::default() };
-        let named = nodes(&status(), &image);
+        let named = nodes(&view(), &image);
         assert_eq!(named.iter().map(|node| node.node_id.0).collect::<Vec<_>>(), [1, 2]);
         assert_eq!(named[0].listeners[0].name.as_str(), "PLAINTEXT");
     }
@@ -192,7 +198,7 @@ mod tests {
     #[test]
     fn what_only_version_2_has_is_left_out_before() {
         use kafka_protocol::protocol::Encodable;
-        let mut partition = described(&status(), NodeId(1), 77);
+        let mut partition = described(&view(), 77);
         let response = |partition: &PartitionData| {
             let topic = TopicData::default().with_partitions(vec![partition.clone()]);
             DescribeQuorumResponse::default().with_topics(vec![topic])
@@ -207,13 +213,14 @@ mod tests {
 
     #[test]
     fn offsets_are_those_after_the_last_entry() {
-        let partition = described(&status(), NodeId(1), 77);
+        let partition = described(&view(), 77);
         assert_eq!((partition.leader_epoch, partition.high_watermark), (3, 10));
-        let ends: Vec<_> = partition
-            .current_voters
-            .iter()
-            .map(|v| (v.replica_id.0, v.log_end_offset, v.last_fetch_timestamp))
-            .collect();
-        assert_eq!(ends, [(1, 10, 77), (2, -1, -1)]);
+        let seen = |states: &[ReplicaState]| {
+            let each = states.iter();
+            each.map(|v| (v.replica_id.0, v.log_end_offset, v.last_fetch_timestamp, v.last_caught_up_timestamp))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(seen(&partition.current_voters), [(1, 10, 77, 77), (2, -1, -1, -1)]);
+        assert_eq!(seen(&partition.observers), [(3, 7, 57, 37)]);
     }
 }

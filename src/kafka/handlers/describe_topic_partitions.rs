@@ -10,12 +10,14 @@ use kafka_protocol::messages::describe_topic_partitions_response::{
 };
 use kafka_protocol::messages::{DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse, TopicName};
 
+use crate::broker::is_internal_topic;
 use crate::kafka::{ConnectionContext, Reply, Request};
 use crate::metadata::{Image, Partition, Topic};
 use crate::security::{Operation, Resource};
 
 use super::administer::check_topic_name;
 use super::metadata::OPERATIONS_OMITTED;
+use super::picture::{NOBODY, Picture, ids};
 use super::{Handlers, errors, text};
 
 /// A topic that was asked for, and what is known of it.
@@ -75,7 +77,8 @@ impl Handlers {
             }
             take(visible.into_iter().map(sized), limit)
         };
-        let described = page.into_iter().map(|(asked, range)| self.described(context, asked, range));
+        let picture = self.picture(&image, context);
+        let described = page.into_iter().map(|(asked, range)| self.described(context, &picture, asked, range));
         // Those that are refused come last.
         response.topics.splice(0..0, described);
         response.next_cursor = next.map(|(asked, index)| {
@@ -87,6 +90,7 @@ impl Handlers {
     fn described(
         &self,
         context: &ConnectionContext,
+        picture: &Picture<'_>,
         asked: Asked<'_>,
         range: Range<usize>,
     ) -> DescribeTopicPartitionsResponseTopic {
@@ -98,7 +102,8 @@ impl Handlers {
                 DescribeTopicPartitionsResponseTopic::default()
                     .with_name(Some(name))
                     .with_topic_id(uuid::Uuid::from_bytes(topic.id.0))
-                    .with_partitions(partitions.map(|(index, partition)| described(index, partition)).collect())
+                    .with_is_internal(is_internal_topic(&topic.name))
+                    .with_partitions(partitions.map(|(index, p)| described(picture, topic, index, p)).collect())
             }
         };
         // They are not asked for: this API always has them.
@@ -157,17 +162,24 @@ fn take<T: Copy>(topics: impl Iterator<Item = (T, usize, usize)>, limit: usize) 
     (page, None)
 }
 
-fn described(index: usize, partition: &Partition) -> DescribeTopicPartitionsResponsePartition {
-    let leader = partition.leader.0;
+fn described(
+    picture: &Picture<'_>,
+    topic: &Topic,
+    index: usize,
+    partition: &Partition,
+) -> DescribeTopicPartitionsResponsePartition {
+    let shown = picture.partition(topic, partition);
+    // This API says of a partition without a leader only that: no number, as in Kafka.
     DescribeTopicPartitionsResponsePartition::default()
         .with_partition_index(i32::try_from(index).unwrap_or(i32::MAX))
-        .with_leader_id(leader.into())
-        .with_leader_epoch(partition.leader_epoch.0)
-        // The replicas shown are the leader's ledger set.
-        .with_replica_nodes(vec![leader.into()])
-        .with_isr_nodes(vec![leader.into()])
+        .with_leader_id(shown.leader.map_or(NOBODY, |leader| leader.0).into())
+        .with_leader_epoch(shown.leader_epoch.0)
+        .with_replica_nodes(ids(&shown.replicas))
+        .with_isr_nodes(ids(&shown.isr))
+        // Who is not in sync has none of the log: never eligible.
         .with_eligible_leader_replicas(Some(Vec::new()))
         .with_last_known_elr(Some(Vec::new()))
+        .with_offline_replicas(ids(&shown.offline))
 }
 
 fn failed(name: TopicName, error: ResponseError) -> DescribeTopicPartitionsResponseTopic {

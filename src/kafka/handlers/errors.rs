@@ -7,6 +7,7 @@ use crate::broker::{ChangeError, FetchError, NotAdmitted, OffsetsError, ProduceE
 use crate::ledger::LedgerError;
 use crate::metadata::Reject;
 use crate::partition::{AppendError, ProducerError, ReadError};
+use crate::quorum::ProposeError;
 use crate::security::{Denied, ResourceKind};
 
 pub(super) fn denied(denied: &Denied) -> ResponseError {
@@ -48,6 +49,7 @@ pub(super) fn produce(error: &ProduceError) -> ResponseError {
         ProduceError::Timestamp { .. } => ResponseError::InvalidTimestamp,
         ProduceError::Records(RecordsError::Compression(_)) => ResponseError::CorruptMessage,
         ProduceError::NoKey(_) | ProduceError::Records(_) => ResponseError::InvalidRecord,
+        ProduceError::NotEnoughReplicas { .. } => ResponseError::NotEnoughReplicas,
         ProduceError::CompressionVersion => ResponseError::UnsupportedCompressionType,
         ProduceError::Transactional => ResponseError::InvalidRequest,
         ProduceError::NotAdmitted(NotAdmitted::NotInTransaction) => ResponseError::InvalidTxnState,
@@ -65,6 +67,7 @@ pub(super) fn produce(error: &ProduceError) -> ResponseError {
         ProduceError::Unknown(_) => ResponseError::NotEnoughReplicasAfterAppend,
         // Not appended; object storage is away.
         ProduceError::State(_) => ResponseError::NotEnoughReplicas,
+        ProduceError::NoLease => ResponseError::NotLeaderOrFollower,
     }
 }
 
@@ -77,7 +80,7 @@ fn append(error: &AppendError) -> ResponseError {
             ResponseError::InvalidTxnState
         }
         AppendError::StateNotLoaded => ResponseError::NotEnoughReplicas,
-        AppendError::Closed => ResponseError::NotLeaderOrFollower,
+        AppendError::Closed | AppendError::Moving => ResponseError::NotLeaderOrFollower,
         // Not appended, and worth another try: what clients understand by this number.
         AppendError::Ledger(LedgerError::Full) => ResponseError::NotEnoughReplicas,
         AppendError::Ledger(LedgerError::Sealed) => ResponseError::NotLeaderOrFollower,
@@ -90,7 +93,7 @@ fn append(error: &AppendError) -> ResponseError {
 pub(super) fn fetch(error: &FetchError) -> ResponseError {
     match error {
         FetchError::Position(ReadError::OutOfRange { .. }) => ResponseError::OffsetOutOfRange,
-        FetchError::Position(ReadError::Closed) => ResponseError::NotLeaderOrFollower,
+        FetchError::Position(ReadError::Closed) | FetchError::NoLease => ResponseError::NotLeaderOrFollower,
         _ => ResponseError::KafkaStorageError,
     }
 }
@@ -105,6 +108,10 @@ pub(super) fn offsets(error: &OffsetsError) -> ResponseError {
 pub(super) fn change(error: &ChangeError) -> ResponseError {
     match error {
         ChangeError::Rejected(reject) => rejected(reject),
+        // Nobody leads the quorum, or nobody knows what became of the change: as in Kafka, where a broker forwards it in vain.
+        ChangeError::Propose(ProposeError::NotLeader { .. } | ProposeError::Unknown(_)) => {
+            ResponseError::RequestTimedOut
+        }
         ChangeError::Propose(_) => ResponseError::KafkaStorageError,
         ChangeError::OutOfRange { .. } => ResponseError::OffsetOutOfRange,
         ChangeError::Index(_) => ResponseError::KafkaStorageError,
@@ -118,6 +125,10 @@ fn rejected(reject: &Reject) -> ResponseError {
         Reject::TopicExists { .. } => ResponseError::TopicAlreadyExists,
         Reject::UnknownTopic => ResponseError::UnknownTopicOrPartition,
         Reject::PartitionCount { .. } => ResponseError::InvalidPartitions,
+        // A broker has gone since the request was checked.
+        Reject::UnknownBroker(_) | Reject::BrokerFenced(_) | Reject::NodeDraining(_) => {
+            ResponseError::InvalidReplicaAssignment
+        }
         Reject::ReplicationFactor(_) => ResponseError::InvalidReplicationFactor,
         Reject::TooMany { .. } => ResponseError::PolicyViolation,
         Reject::StaleBrokerEpoch { .. } => ResponseError::NotController,

@@ -15,17 +15,20 @@ use crate::kafka::encode::fetch::{
     self, AbortedTransaction, FetchResponse, FetchedPartition, FetchedTopic, NodeEndpoint,
 };
 use crate::kafka::{Outcome, Reply, Request, WireMetrics};
-use crate::metadata::Endpoint;
 use crate::object::ReadError;
 use crate::partition::{Isolation, Partition};
 use crate::security::{Operation, Permit};
 
 use super::fetch_session::{Asked, Key, Partitions, Scope, Wanted};
 use super::offset_for_leader_epoch::check_epoch;
+use super::picture::{Leaders, Picture};
 use super::{Handlers, errors, text};
 
 /// Version from which topics are named by id (KIP-516).
 const TOPIC_IDS_SINCE: i16 = 13;
+
+/// Version from which the leader of a partition is named that is not led here (KIP-951).
+const LEADERS_SINCE: i16 = 16;
 
 /// How long a fetch that has data waits for more from object storage.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -87,7 +90,6 @@ impl Handlers {
         let work = Work {
             broker: self.broker.clone(),
             metrics: self.metrics.clone(),
-            endpoint: self.endpoint(&request.context),
             sessions: self.sessions.clone(),
             request,
             scope,
@@ -149,7 +151,6 @@ fn named(body: &FetchRequest, version: i16) -> (Partitions, Vec<Key>) {
 struct Work {
     broker: Arc<Broker>,
     metrics: Arc<WireMetrics>,
-    endpoint: Option<Endpoint>,
     sessions: Arc<super::Sessions>,
     request: Request,
     scope: Scope,
@@ -203,7 +204,8 @@ impl Work {
                 add(&mut response, &target.key, partition);
             }
         }
-        self.name_leaders(&mut response);
+        let (version, listener) = (self.request.to.version, &self.request.context.listener);
+        name_leaders(&mut response, version, &Picture::new(&self.broker.image(), listener));
         let encoded = fetch::response(self.request.to, &response);
         if let (Some(meter), Ok(rope)) = (&self.request.meter, &encoded)
             && let throttle_time_ms @ 1.. = meter.fetched(rope.len())
@@ -371,10 +373,7 @@ impl Work {
         at_least_one: bool,
     ) -> FetchedPartition {
         if let Err(error) = check_epoch(partition, wanted.current_leader_epoch, |given| given < 0) {
-            // Who is ahead of this broker would not believe its word on the leader.
-            let behind = error == ResponseError::FencedLeaderEpoch;
-            let current_leader = behind.then(|| (self.broker.node, partition.positions().leader_epoch));
-            return FetchedPartition { error_code: error.code(), current_leader, ..FetchedPartition::default() };
+            return refused_with(error);
         }
         if wanted.max_bytes < 0 || self.bounds.negative {
             return refused_with(ResponseError::UnknownServerError);
@@ -416,22 +415,38 @@ impl Work {
         if code == ResponseError::KafkaStorageError && !known {
             tracing::warn!(partition = %partition.id, %error, "a fetch failed");
         }
-        let moved = code == ResponseError::NotLeaderOrFollower;
-        let leader: Option<(NodeId, LeaderEpoch)> = moved.then_some((self.broker.node, LeaderEpoch(-1)));
-        FetchedPartition { error_code: code.code(), current_leader: leader, ..FetchedPartition::default() }
+        refused_with(code)
     }
+}
 
-    fn name_leaders(&self, response: &mut FetchResponse) {
-        let named = response.topics.iter().flat_map(|t| &t.partitions).any(|p| p.current_leader.is_some());
-        if let (true, Some(endpoint)) = (named, &self.endpoint) {
-            response.node_endpoints.push(NodeEndpoint {
-                node: self.broker.node,
-                host: text(endpoint.host.clone()),
-                port: endpoint.port as i32,
-                rack: None,
-            });
+/// Names the leaders of partitions that are led elsewhere, or of whose leader the client knows too little, and where they
+/// are (KIP-951).
+fn name_leaders(response: &mut FetchResponse, version: i16, picture: &Picture<'_>) {
+    if version < LEADERS_SINCE {
+        return;
+    }
+    let mut named = Leaders::default();
+    for topic in &mut response.topics {
+        for partition in &mut topic.partitions {
+            if is_led_elsewhere(partition.error_code) {
+                let (leader, epoch) = named.name(picture, &topic.name, topic.id, partition.index);
+                partition.current_leader = Some((NodeId(leader), LeaderEpoch(epoch)));
+            }
         }
     }
+    let endpoints = named.endpoints(picture).map(|(node, endpoint)| NodeEndpoint {
+        node,
+        host: text(&*endpoint.host),
+        port: i32::from(endpoint.port),
+        rack: picture.rack(node).map(text),
+    });
+    response.node_endpoints = endpoints.collect();
+}
+
+/// Whether an error says that the client should know another leader or epoch. Who is ahead of this broker would not believe
+/// its word on the leader.
+fn is_led_elsewhere(error_code: i16) -> bool {
+    [ResponseError::NotLeaderOrFollower, ResponseError::FencedLeaderEpoch].iter().any(|e| e.code() == error_code)
 }
 
 /// How many of these, from the first on, may all be answered in full within `left` bytes; at least one.
@@ -481,7 +496,31 @@ fn add(response: &mut FetchResponse, key: &Key, partition: FetchedPartition) {
 
 #[cfg(test)]
 mod tests {
-    use super::fitting;
+    use super::*;
+    use crate::kafka::handlers::picture_tests::{add_topic, three_brokers};
+
+    #[test]
+    fn leaders_are_named_to_those_who_are_behind_only() {
+        let mut image = three_brokers(&[3]);
+        let topic = add_topic(&mut image, "t", 3, &[1, 2, 3, 1, 2]);
+        let partitions = (0..).zip([6, 74, 6, 75, 0]);
+        let partitions =
+            partitions.map(|(index, error_code)| FetchedPartition { index, error_code, ..FetchedPartition::default() });
+        let fetched = FetchedTopic { id: topic.id, partitions: partitions.collect(), ..FetchedTopic::default() };
+        let mut response = FetchResponse { topics: vec![fetched], ..FetchResponse::default() };
+        let before = response.clone();
+        name_leaders(&mut response, 15, &Picture::new(&image, "clients"));
+        assert_eq!(response, before, "versions before 16 name nobody");
+        name_leaders(&mut response, 16, &Picture::new(&image, "clients"));
+        let named: Vec<_> = response.topics[0]
+            .partitions
+            .iter()
+            .map(|p| p.current_leader.map(|(node, epoch)| (node.0, epoch.0)))
+            .collect();
+        assert_eq!(named, [Some((1, 0)), Some((2, 0)), Some((-1, 0)), None, None]);
+        let ends: Vec<_> = response.node_endpoints.iter().map(|n| (n.node.0, n.port, n.rack.as_deref())).collect();
+        assert_eq!(ends, [(1, 9001, Some("r1")), (2, 9002, Some("r2"))]);
+    }
 
     #[test]
     fn a_turn_has_those_that_may_all_answer_in_full() {

@@ -1,7 +1,6 @@
 //! Metadata (key 3): brokers and topics, and the creation of topics that clients merely name.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 
 use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
@@ -12,18 +11,21 @@ use kafka_protocol::messages::{MetadataRequest, MetadataResponse};
 use kafka_protocol::protocol::StrBytes;
 
 use crate::base::TopicId;
-use crate::broker::{CoordinatorKind, NewTopic};
-use crate::kafka::{ConnectionContext, Reply, Request};
+use crate::broker::{CoordinatorKind, NewTopic, is_internal_topic, spread_leaders};
+use crate::kafka::{Reply, Request};
 use crate::metadata::Topic;
 use crate::security::{Operation, Permit, Resource};
 
-use super::create_topics::CLUSTER_METADATA_TOPIC;
+use super::create_topics::{CLUSTER_METADATA_TOPIC, check_replication};
+use super::picture::{NOBODY, Picture, ids};
 use super::{Handlers, errors, text};
 
 /// Version from which topics may be asked for by their ids.
 const IDS_SINCE: i16 = 12;
 /// Version from which requests have a place for ids, and a name may be null.
 const PLACE_FOR_IDS_SINCE: i16 = 10;
+/// Version from which a leader without the client's listener has a number of its own.
+const LISTENERS_SINCE: i16 = 6;
 /// What "no authorized operations were asked for" looks like.
 pub(super) const OPERATIONS_OMITTED: i32 = i32::MIN;
 
@@ -38,10 +40,11 @@ impl Handlers {
             return Reply::encode(request.to, &refused);
         }
         let mut response = MetadataResponse::default();
-        response.brokers = self.brokers(&request.context);
-        response.cluster_id = Some(text(self.broker.image().cluster.to_string()));
-        // Any live broker takes the administrative requests; with one node it is this one.
-        response.controller_id = self.broker.node.0.into();
+        let image = self.broker.image();
+        let picture = self.picture(&image, &request.context);
+        response.brokers = brokers(&picture);
+        response.cluster_id = Some(text(image.cluster.to_string()));
+        response.controller_id = self.controller(&picture).0.into();
         response.cluster_authorized_operations =
             match body.include_cluster_authorized_operations && (8..=10).contains(&version) {
                 true => self.authorizer.authorized_operations(&request.context.principal, Resource::CLUSTER),
@@ -53,7 +56,7 @@ impl Handlers {
             Some(named) if !(named.is_empty() && version == 0) => {
                 self.named_topics(&request, named, body.allow_auto_topic_creation || version < 4).await
             }
-            _ => self.all_topics(&request.context),
+            _ => self.all_topics(&request, &picture),
         };
         for topic in &mut response.topics {
             topic.topic_authorized_operations = match (&topic.name, with_operations) {
@@ -66,26 +69,13 @@ impl Handlers {
         Reply::encode(request.to, &response)
     }
 
-    fn brokers(&self, context: &ConnectionContext) -> Vec<MetadataResponseBroker> {
-        let endpoint = self.endpoint(context).into_iter();
-        endpoint
-            .map(|endpoint| {
-                let mut broker = MetadataResponseBroker::default();
-                broker.node_id = self.broker.node.0.into();
-                broker.host = text(endpoint.host);
-                broker.port = endpoint.port as i32;
-                broker
-            })
-            .collect()
-    }
-
-    fn all_topics(&self, context: &ConnectionContext) -> Vec<MetadataResponseTopic> {
-        let image = self.broker.image();
+    fn all_topics(&self, request: &Request, picture: &Picture<'_>) -> Vec<MetadataResponseTopic> {
+        let (context, image) = (&request.context, picture.image());
         // Topics that may not be described are left out without a word.
         let visible = image.names.values().filter_map(|id| image.topics.get(id));
         visible
             .filter(|topic| self.permit(context, Operation::Describe, Resource::topic(&topic.name)).is_ok())
-            .map(described)
+            .map(|topic| described(picture, topic, request.to.version))
             .collect()
     }
 
@@ -105,7 +95,7 @@ impl Handlers {
             let id = TopicId(*asked.topic_id.as_bytes());
             match &asked.name {
                 _ if by_id && id.is_zero() => {}
-                _ if by_id => answers.push(self.topic_by_id(&request.context, id)),
+                _ if by_id => answers.push(self.topic_by_id(request, id)),
                 Some(name) => answers.push(self.named_topic(request, &name.0, may_create).await),
                 None => answers.push(failed(None, id, ResponseError::InvalidRequest)),
             }
@@ -113,12 +103,13 @@ impl Handlers {
         answers
     }
 
-    fn topic_by_id(&self, context: &ConnectionContext, id: TopicId) -> MetadataResponseTopic {
-        let Some(topic) = self.broker.image().topics.get(&id).cloned() else {
+    fn topic_by_id(&self, request: &Request, id: TopicId) -> MetadataResponseTopic {
+        let (context, image) = (&request.context, self.broker.image());
+        let Some(topic) = image.topics.get(&id) else {
             return failed(None, id, ResponseError::UnknownTopicId);
         };
         match self.permit(context, Operation::Describe, Resource::topic(&topic.name)) {
-            Ok(_) => described(&topic),
+            Ok(_) => described(&self.picture(&image, context), topic, request.to.version),
             Err(denied) => failed(None, id, errors::denied(&denied)),
         }
     }
@@ -129,8 +120,9 @@ impl Handlers {
         if let Err(denied) = self.permit(context, Operation::Describe, Resource::topic(name)) {
             return failed(Some(name.clone()), TopicId::default(), errors::denied(&denied));
         }
-        if let Some(topic) = self.broker.topic(name) {
-            return described(&topic);
+        let image = self.broker.image();
+        if let Some(topic) = image.topic(name) {
+            return described(&self.picture(&image, context), topic, request.to.version);
         }
         let settings = self.broker.broker_settings();
         if !(may_create && settings.auto_create_topics) {
@@ -162,20 +154,22 @@ impl Handlers {
             return made.map_or(ResponseError::CoordinatorNotAvailable, |()| ResponseError::UnknownTopicOrPartition);
         }
         let settings = self.broker.broker_settings();
-        if settings.default_replication_factor > 1 {
-            let wanted = settings.default_replication_factor;
-            tracing::info!(topic = name, wanted, "not created: default.replication.factor is more than the one broker");
-            return ResponseError::InvalidReplicationFactor;
+        let image = self.broker.image();
+        let replication_factor = settings.default_replication_factor;
+        if let Err(refusal) = check_replication(replication_factor, &image) {
+            tracing::info!(topic = name, reason = refusal.message, "a topic named by a client was not created");
+            return refusal.error;
         }
+        let partitions = usize::try_from(settings.num_partitions).unwrap_or(1);
         let topic = NewTopic {
             name: name.to_owned(),
-            partitions: usize::try_from(settings.num_partitions).unwrap_or(1),
-            replication_factor: 1,
+            leaders: spread_leaders(&image, None, partitions),
+            replication_factor,
             configs: Vec::new(),
         };
         // Nothing in the answer could refuse it: whoever creates too much this way waits afterwards.
         if let Some(meter) = &request.meter {
-            let _ = meter.mutate(topic.partitions, false);
+            let _ = meter.mutate(topic.leaders.len(), false);
         }
         if let Err(error) = self.broker.create_topic(permit, topic).await {
             tracing::info!(topic = name, %error, "a topic named by a client was not created");
@@ -207,6 +201,19 @@ pub(super) fn is_topic_name(name: &str) -> bool {
     !name.is_empty() && name.len() <= 249 && name != "." && name != ".." && name.chars().all(allowed)
 }
 
+fn brokers(picture: &Picture<'_>) -> Vec<MetadataResponseBroker> {
+    let live = picture.brokers().filter(|broker| !broker.fenced);
+    live.map(|shown| {
+        let mut broker = MetadataResponseBroker::default();
+        broker.node_id = shown.node.0.into();
+        broker.host = text(&*shown.endpoint.host);
+        broker.port = i32::from(shown.endpoint.port);
+        broker.rack = shown.rack.map(text);
+        broker
+    })
+    .collect()
+}
+
 fn failed(name: Option<StrBytes>, id: TopicId, error: ResponseError) -> MetadataResponseTopic {
     let mut topic = MetadataResponseTopic::default();
     topic.name = name.map(kafka_protocol::messages::TopicName);
@@ -215,24 +222,30 @@ fn failed(name: Option<StrBytes>, id: TopicId, error: ResponseError) -> Metadata
     topic
 }
 
-fn described(topic: &Arc<Topic>) -> MetadataResponseTopic {
+fn described(picture: &Picture<'_>, topic: &Topic, version: i16) -> MetadataResponseTopic {
     let mut answer = MetadataResponseTopic::default();
     answer.name = Some(kafka_protocol::messages::TopicName(text(&*topic.name)));
     answer.topic_id = uuid::Uuid::from_bytes(topic.id.0);
-    answer.partitions = topic
-        .partitions
-        .iter()
-        .enumerate()
+    answer.is_internal = is_internal_topic(&topic.name);
+    answer.partitions = (0..)
+        .zip(&topic.partitions)
         .map(|(index, partition)| {
+            let shown = picture.partition(topic, partition);
             let mut answer = MetadataResponsePartition::default();
-            answer.partition_index = index as i32;
-            answer.leader_id = partition.leader.0.into();
-            answer.leader_epoch = partition.leader_epoch.0;
-            // The replicas shown are the leader's ledger set.
-            answer.replica_nodes = vec![partition.leader.0.into()];
-            answer.isr_nodes = vec![partition.leader.0.into()];
+            answer.error_code = shown.error.map_or(0, |error| unavailable(error, version).code());
+            answer.partition_index = index;
+            answer.leader_id = shown.leader.map_or(NOBODY, |leader| leader.0).into();
+            answer.leader_epoch = shown.leader_epoch.0;
+            answer.replica_nodes = ids(&shown.replicas);
+            answer.isr_nodes = ids(&shown.isr);
+            answer.offline_replicas = ids(&shown.offline);
             answer
         })
         .collect();
     answer
+}
+
+/// Old clients know no listener that a leader lacks.
+fn unavailable(error: ResponseError, version: i16) -> ResponseError {
+    if version >= LISTENERS_SINCE { error } else { ResponseError::LeaderNotAvailable }
 }

@@ -31,6 +31,9 @@ mod list_offsets;
 mod list_partition_reassignments;
 mod metadata;
 mod offset_for_leader_epoch;
+mod picture;
+#[cfg(test)]
+mod picture_tests;
 mod produce;
 mod push_telemetry;
 mod room;
@@ -46,9 +49,9 @@ use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::ApiVersionsResponse;
 use kafka_protocol::protocol::StrBytes;
 
-use crate::base::{PartitionId, TopicId};
+use crate::base::{NodeId, PartitionId, TopicId};
 use crate::broker::Broker;
-use crate::metadata::{Endpoint, Topic};
+use crate::metadata::{Image, Topic};
 use crate::partition::Partition;
 use crate::security::{Authorizer, Denied, Operation, Permit, Resource};
 
@@ -56,6 +59,7 @@ use super::versions::{advertised, is_software_name};
 use super::{ConnectionContext, Reply, Request, RequestBody, Service, WireMetrics};
 
 use fetch_session::Sessions;
+use picture::Picture;
 
 /// Answers every request of every connection.
 pub struct Handlers {
@@ -109,21 +113,28 @@ impl Handlers {
         Ok((ask(&topic.name)?, topic))
     }
 
-    /// An open partition of a topic.
+    /// An open partition of a topic, of which this node may speak.
     fn find_partition(&self, topic: &Topic, index: i32) -> Result<Arc<Partition>, ResponseError> {
         let known = usize::try_from(index).is_ok_and(|i| i < topic.partitions.len());
         if !known {
             return Err(ResponseError::UnknownTopicOrPartition);
         }
+        // Another may have been made its leader meanwhile. What is answered from here is asked once more at the end.
+        if !self.broker.lease().is_valid() {
+            return Err(ResponseError::NotLeaderOrFollower);
+        }
         let id = PartitionId { topic: topic.id, index };
         self.broker.registry().get(id).ok_or(ResponseError::NotLeaderOrFollower)
     }
 
-    /// Where this node is reached by clients of the listener that the connection came in on.
-    fn endpoint(&self, context: &ConnectionContext) -> Option<Endpoint> {
-        let image = self.broker.image();
-        let broker = image.brokers.get(&self.broker.node)?;
-        broker.endpoints.iter().find(|e| *e.listener == *context.listener).or(broker.endpoints.first()).cloned()
+    /// The cluster as the clients of a listener see it.
+    fn picture<'a>(&self, image: &'a Image, context: &'a ConnectionContext) -> Picture<'a> {
+        Picture::new(image, &context.listener)
+    }
+
+    /// The broker that administrative requests had best go to.
+    fn controller(&self, picture: &Picture<'_>) -> NodeId {
+        picture.controller(self.broker.quorum_status().leader, self.broker.node)
     }
 
     fn api_versions(&self, request: &Request, body: &kafka_protocol::messages::ApiVersionsRequest) -> Reply {

@@ -20,6 +20,7 @@ use crate::kafka::{Outcome, Reply, Request};
 use crate::partition::{Appended, Guard};
 use crate::security::{Operation, Permit, Resource};
 
+use super::picture::{Leaders, Picture};
 use super::{Handlers, errors, text};
 
 /// Produce version from which batches may be packed with zstd (KIP-110).
@@ -76,7 +77,7 @@ impl Handlers {
                         true => Ok(None),
                         false => admitted.remove(&(place, index)).unwrap_or(Ok(None)),
                     };
-                    self.produce_topic(&request, &topic, room_deadline, transaction, guard).await
+                    self.produce_topic(&request, &topic, (room_deadline, body.acks == -1), transaction, guard).await
                 }
             };
             topics.push((topic, parts));
@@ -149,7 +150,7 @@ impl Handlers {
         &self,
         request: &Request,
         topic: &TopicProduceData,
-        room_deadline: Duration,
+        (room_deadline, acks_all): (Duration, bool),
         transaction: Option<InTransaction<'_>>,
         mut guard: impl FnMut(usize) -> Result<Option<Guard>, ProduceError>,
     ) -> Vec<Part> {
@@ -164,7 +165,8 @@ impl Handlers {
         let version = request.to.version;
         let settings = self.broker.topic_settings(&found);
         let zstd_allowed = version >= ZSTD_SINCE;
-        let context = ProduceContext { settings: &settings, zstd_allowed, room_deadline, transaction };
+        let replicas_needed = if acks_all { self.broker.replicas_needed(&found, &settings) } else { 0 };
+        let context = ProduceContext { settings: &settings, zstd_allowed, replicas_needed, room_deadline, transaction };
         let log_append_time = settings.timestamp_type == TimestampType::LogAppendTime;
         let mut parts = Vec::with_capacity(topic.partition_data.len());
         for (place, data) in topic.partition_data.iter().enumerate() {
@@ -203,7 +205,6 @@ impl Handlers {
     fn answer(&self, request: Request, topics: Vec<(TopicProduceData, Vec<Part>)>) -> Reply {
         let broker = self.broker.clone();
         let metrics = self.metrics.clone();
-        let endpoint = self.endpoint(&request.context);
         Reply::later(async move {
             let mut response = ProduceResponse::default();
             for (topic, parts) in topics {
@@ -228,9 +229,7 @@ impl Handlers {
                 }
                 response.responses.push(answered);
             }
-            if request.to.version >= CURRENT_LEADER_SINCE {
-                name_leaders(&mut response, broker.node.0, endpoint);
-            }
+            name_leaders(&mut response, request.to.version, &Picture::new(&broker.image(), &request.context.listener));
             if let Some(meter) = &request.meter {
                 response.throttle_time_ms = meter.produced(request.bytes, true);
             }
@@ -320,24 +319,85 @@ fn appended_at(index: i32, appended: &Appended, log_append_time: bool) -> Partit
     response
 }
 
-/// With one node the new leader is this one: what matters is that the field is there when a client looks for it.
-fn name_leaders(response: &mut ProduceResponse, node: i32, endpoint: Option<crate::metadata::Endpoint>) {
-    let moved = ResponseError::NotLeaderOrFollower.code();
-    let mut any = false;
-    for partition in response.responses.iter_mut().flat_map(|t| &mut t.partition_responses) {
-        if partition.error_code == moved {
-            let mut leader = LeaderIdAndEpoch::default();
-            leader.leader_id = node.into();
-            leader.leader_epoch = -1;
-            partition.current_leader = leader;
-            any = true;
+/// Names the leaders of partitions that are led elsewhere, and where they are (KIP-951).
+fn name_leaders(response: &mut ProduceResponse, version: i16, picture: &Picture<'_>) {
+    if version < CURRENT_LEADER_SINCE {
+        return;
+    }
+    let mut named = Leaders::default();
+    for topic in &mut response.responses {
+        let (name, id) = (topic.name.clone(), TopicId(*topic.topic_id.as_bytes()));
+        for partition in &mut topic.partition_responses {
+            if partition.error_code == ResponseError::NotLeaderOrFollower.code() {
+                let (leader, epoch) = named.name(picture, &name, id, partition.index);
+                partition.current_leader =
+                    LeaderIdAndEpoch::default().with_leader_id(leader.into()).with_leader_epoch(epoch);
+            }
         }
     }
-    if let (true, Some(endpoint)) = (any, endpoint) {
-        let mut known = NodeEndpoint::default();
-        known.node_id = node.into();
-        known.host = text(endpoint.host);
-        known.port = endpoint.port as i32;
-        response.node_endpoints.push(known);
+    let endpoints = named.endpoints(picture).map(|(broker, endpoint)| {
+        NodeEndpoint::default()
+            .with_node_id(broker.0.into())
+            .with_host(text(&*endpoint.host))
+            .with_port(i32::from(endpoint.port))
+            .with_rack(picture.rack(broker).map(text))
+    });
+    response.node_endpoints = endpoints.collect();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kafka::handlers::picture_tests::{add_topic, three_brokers};
+    use kafka_protocol::messages::TopicName;
+
+    fn response(topic: &str, id: TopicId, codes: &[i16]) -> ProduceResponse {
+        let partitions = (0..)
+            .zip(codes)
+            .map(|(index, code)| PartitionProduceResponse::default().with_index(index).with_error_code(*code));
+        let topic = TopicProduceResponse::default()
+            .with_name(TopicName(text(topic)))
+            .with_topic_id(uuid::Uuid::from_bytes(id.0))
+            .with_partition_responses(partitions.collect());
+        ProduceResponse::default().with_responses(vec![topic])
+    }
+
+    /// By name up to version 12, by id from version 13 on.
+    #[test]
+    fn the_leader_of_a_partition_that_is_led_elsewhere_is_named_once_with_its_address() {
+        let mut image = three_brokers(&[3]);
+        let topic = add_topic(&mut image, "t", 3, &[1, 2, 3, 2]);
+        let picture = Picture::new(&image, "clients");
+        for (name, id, version) in [("t", TopicId::default(), 10), ("", topic.id, 13)] {
+            let mut answer = response(name, id, &[0, 6, 6, 6]);
+            name_leaders(&mut answer, version, &picture);
+            let leaders = answer.responses[0].partition_responses.iter();
+            let leaders: Vec<_> =
+                leaders.map(|p| (p.current_leader.leader_id.0, p.current_leader.leader_epoch)).collect();
+            // Broker 3 is fenced: its partition has an epoch, but nobody leads.
+            assert_eq!(leaders, [(-1, -1), (2, 0), (-1, 0), (2, 0)]);
+            let ends: Vec<_> = answer.node_endpoints.iter().map(|n| (n.node_id.0, n.port, n.rack.as_deref())).collect();
+            assert_eq!(ends, [(2, 9002, Some("r2"))]);
+        }
+    }
+
+    #[test]
+    fn versions_before_10_have_no_place_for_leaders() {
+        let mut image = three_brokers(&[]);
+        add_topic(&mut image, "t", 3, &[2]);
+        let before = response("t", TopicId::default(), &[6]);
+        let mut answer = before.clone();
+        name_leaders(&mut answer, 9, &Picture::new(&image, "clients"));
+        assert_eq!(answer, before);
+    }
+
+    #[test]
+    fn nothing_is_said_of_a_topic_that_this_node_does_not_know() {
+        let image = three_brokers(&[]);
+        let mut answer = response("gone", TopicId::default(), &[6, 3]);
+        name_leaders(&mut answer, 12, &Picture::new(&image, "clients"));
+        let leaders: Vec<_> =
+            answer.responses[0].partition_responses.iter().map(|p| p.current_leader.leader_id.0).collect();
+        assert_eq!((leaders, answer.node_endpoints.len()), (vec![-1, -1], 0));
     }
 }

@@ -39,7 +39,7 @@ use crate::wal::SealAnswer;
 pub use plant::Bug;
 pub use plant::Plant;
 pub use recovery::{Recovery, RecoveryAction, RecoveryEvent, Registered};
-pub use replica::{Held, Replica, ReplicaAction, ReplicaEvent};
+pub use replica::{Held, Replica, ReplicaAction, ReplicaEvent, Saved};
 pub use writer::{AppendError, Outcome, Writer, WriterAction, WriterEvent, WriterOptions};
 
 /// What a ledger holds. The cores only count its bytes.
@@ -96,7 +96,7 @@ pub enum Reply {
     SealAnswer { ledger: LedgerId, through: Option<EntryId>, uncertain_from: Option<EntryId>, durable: EntryId },
     /// Another incarnation was asked for than is here, or what was held is damaged. Never counted.
     Unknown { ledger: LedgerId },
-    /// No more ledgers are kept account of here.
+    /// There is no room: for an entry in the WAL, or for a further ledger in the account. Nothing was taken.
     Busy { ledger: LedgerId },
 }
 

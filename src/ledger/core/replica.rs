@@ -101,6 +101,38 @@ impl Account {
     }
 }
 
+/// See [`Replica::saved`].
+#[derive(Clone, Debug)]
+pub struct Saved {
+    ledger: LedgerId,
+    account: Option<Account>,
+}
+
+impl Saved {
+    pub fn ledger(&self) -> LedgerId {
+        self.ledger
+    }
+
+    /// The entry that comes next.
+    pub fn next(&self) -> EntryId {
+        self.account.as_ref().map_or(EntryId(0), |account| account.next)
+    }
+
+    /// Every entry below is synced, or needs not be.
+    pub fn synced(&self) -> EntryId {
+        self.account.as_ref().map_or(EntryId(0), |account| account.synced)
+    }
+
+    /// What was written to the ledger so far, in the words of its reply.
+    pub fn reply(&self) -> Option<Reply> {
+        let account = self.account.as_ref()?;
+        Some(match account.seal {
+            Seal::Open | Seal::Sealing => account.position(self.ledger),
+            Seal::Sealed(_) => account.copied(self.ledger, Plant::default()),
+        })
+    }
+}
+
 /// The account of one node. One process has one, from its start to its end.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Replica {
@@ -122,6 +154,29 @@ impl Replica {
 
     pub fn identity(&self) -> Identity {
         self.identity
+    }
+
+    /// What the account says of a ledger now. A driver keeps it across a step, and puts it back when the WAL has no room for
+    /// the entry that the step wanted written: it was not taken then.
+    pub fn saved(&self, ledger: LedgerId) -> Saved {
+        Saved { ledger, account: self.ledgers.get(&ledger).cloned() }
+    }
+
+    pub fn put_back(&mut self, saved: Saved) {
+        match saved.account {
+            Some(account) => drop(self.ledgers.insert(saved.ledger, account)),
+            None => drop(self.ledgers.remove(&saved.ledger)),
+        }
+    }
+
+    /// Lets go of a ledger that the applied metadata have finished: its writer is never let in again.
+    pub fn forget(&mut self, ledger: LedgerId) {
+        self.ledgers.remove(&ledger);
+    }
+
+    /// Ledgers that there is an account of.
+    pub fn ledgers(&self) -> impl Iterator<Item = LedgerId> {
+        self.ledgers.keys().copied()
     }
 
     pub fn step<P>(&mut self, event: ReplicaEvent<P>) -> Vec<ReplicaAction<P>> {
@@ -211,6 +266,9 @@ impl Replica {
             return Vec::new();
         }
         account.seal = Seal::Sealed(answer);
+        // This node's own writer hands its entries to the WAL directly: here they are only known from now on.
+        let held = answer.through.map_or(EntryId(0), EntryId::next);
+        (account.next, account.synced) = (account.next.max(held), account.synced.max(held));
         vec![ReplicaAction::Announce(Reply::of_seal(ledger, answer, account.durable))]
     }
 

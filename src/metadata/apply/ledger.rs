@@ -48,8 +48,21 @@ pub fn open(
     Ok(Response::Ledger(id))
 }
 
-pub fn seal(image: &mut Image, ledger: LedgerId, end: EntryId) -> Result<Response, Reject> {
-    check_end(image, ledger, end)?;
+/// Without its writer, or a recovery, nobody knows where a ledger ends of which others have copies.
+pub fn seal(
+    image: &mut Image,
+    ledger: LedgerId,
+    end: EntryId,
+    by: Option<(NodeId, BrokerEpoch)>,
+) -> Result<Response, Reject> {
+    let known = check_end(image, ledger, end)?;
+    match by {
+        Some((node, epoch)) if (known.node, known.epoch) != (node, epoch) => {
+            return Err(Reject::LedgerOwner { ledger, owner: known.node });
+        }
+        None if known.end.is_none() && known.replicas.len() > 1 => return Err(Reject::WriterNotFenced(ledger)),
+        Some(_) | None => {}
+    }
     set_end(image, ledger, end);
     Ok(Response::Ok)
 }

@@ -30,6 +30,7 @@ pub fn commit(
     let written = outputs.iter().map(|output| output.ranges.len()).sum();
     require_at_most("the number of ranges in one command", written, COMMAND_PARTITIONS_MAX)?;
     let replaced = replaced_ranges(image, changes, inputs)?;
+    require_leader(image, owner.0, inputs)?;
     check_coverage(image, &replaced, outputs)?;
     for (&(partition, base), entry) in &replaced {
         changes.drop_range(partition, base, *entry, now_ms);
@@ -90,6 +91,20 @@ fn replaced_ranges(
         }
     }
     Ok(replaced)
+}
+
+/// Whoever leads a partition decides what compaction may drop from it; a former leader knows it as it was. Topics that
+/// were deleted are passed over.
+fn require_leader(image: &Image, node: NodeId, inputs: &[MergeInput]) -> Result<(), Reject> {
+    for input in inputs {
+        match image.partition(input.partition) {
+            Some(partition) if partition.leader != node => {
+                return Err(Reject::NotLeader { partition: input.partition, leader: partition.leader });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 fn check_coverage(
@@ -186,6 +201,18 @@ mod tests {
         assert_eq!(end_after(&[(gone, Offset(1))]), Ok(Some(uploaded)), "its topic was deleted");
         let never = samples::partition(3, 2);
         assert_eq!(end_after(&[(never, Offset(1))]), Err(Reject::UnknownPartition(never)));
+    }
+
+    #[test]
+    fn only_the_leader_merges() {
+        let image = samples::image();
+        let (id, gone) = (samples::partition(3, 1), samples::partition(9, 0));
+        let leader = image.partition(id).expect("the sample has it").leader;
+        let input = |partition| [MergeInput { partition, base: Offset(0), object: crate::base::ObjectId(1) }];
+        assert_eq!(require_leader(&image, leader, &input(id)), Ok(()));
+        let other = NodeId(leader.0 + 1);
+        assert_eq!(require_leader(&image, other, &input(id)), Err(Reject::NotLeader { partition: id, leader }));
+        assert_eq!(require_leader(&image, other, &input(gone)), Ok(()), "its topic was deleted");
     }
 
     #[test]

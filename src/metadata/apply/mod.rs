@@ -49,19 +49,11 @@ fn run(image: &mut Image, command: &Command, changes: &mut Changes<'_>) -> Resul
         Command::RegisterBroker { node, incarnation, boot, endpoints, version, now_ms } => {
             cluster::register(image, *node, *incarnation, *boot, endpoints, version, *now_ms)
         }
-        Command::OpenLedger { node, epoch, replicas, write_quorum, close } => {
-            require_current(image, *node, *epoch)?;
-            ledger::open(image, *node, *epoch, replicas, *write_quorum, *close)
-        }
-        Command::SealLedger { ledger, end } => ledger::seal(image, *ledger, *end),
+        Command::OpenLedger { .. }
+        | Command::SealLedger { .. }
+        | Command::RecoverLedger { .. }
+        | Command::NameUploader { .. } => run_ledger(image, command),
         Command::FenceBroker { node, epoch } => cluster::fence(image, *node, *epoch),
-        Command::RecoverLedger { ledger, end, holders, uploader } => {
-            ledger::recover(image, *ledger, *end, holders, *uploader)
-        }
-        Command::NameUploader { ledger, node, epoch } => {
-            require_current(image, *node, *epoch)?;
-            ledger::name_uploader(image, *ledger, *node)
-        }
         Command::AssignPartitions { changes: wanted } => placement::assign(image, changes, wanted),
         Command::HandOver { node, epoch, partition, leader_epoch, end } => {
             require_current(image, *node, *epoch)?;
@@ -86,6 +78,23 @@ fn run(image: &mut Image, command: &Command, changes: &mut Changes<'_>) -> Resul
             require_current(image, *node, *epoch)?;
             cluster::allocate_producer_ids(image, *count)
         }
+        Command::PrepareObjects { .. }
+        | Command::CommitUpload { .. }
+        | Command::CommitMerge { .. }
+        | Command::AbortObjects { .. }
+        | Command::AdvanceLogStart { .. }
+        | Command::PurgeRanges { .. }
+        | Command::SweepObjects { .. } => run_objects(image, command, changes),
+        Command::AddNode { .. }
+        | Command::JoinNode { .. }
+        | Command::RemoveNode { .. }
+        | Command::RegisterSelf { .. } => node::run(image, command),
+    }
+}
+
+/// Objects and the ranges in them.
+fn run_objects(image: &mut Image, command: &Command, changes: &mut Changes<'_>) -> Result<Response, Reject> {
+    match command {
         Command::PrepareObjects { node, epoch, count, now_ms } => {
             require_current(image, *node, *epoch)?;
             upload::prepare(image, changes, *node, *epoch, *count, *now_ms)
@@ -110,10 +119,31 @@ fn run(image: &mut Image, command: &Command, changes: &mut Changes<'_>) -> Resul
             Ok(Response::Ok)
         }
         Command::SweepObjects { objects } => upload::sweep(changes, objects),
-        Command::AddNode { .. }
-        | Command::JoinNode { .. }
-        | Command::RemoveNode { .. }
-        | Command::RegisterSelf { .. } => node::run(image, command),
+        _ => Err(Reject::Invalid("a command about objects without an object".to_owned())),
+    }
+}
+
+/// Carries out a command about ledgers.
+fn run_ledger(image: &mut Image, command: &Command) -> Result<Response, Reject> {
+    match command {
+        Command::OpenLedger { node, epoch, replicas, write_quorum, close } => {
+            require_current(image, *node, *epoch)?;
+            ledger::open(image, *node, *epoch, replicas, *write_quorum, *close)
+        }
+        Command::SealLedger { ledger, end, by } => {
+            if let Some((node, epoch)) = by {
+                require_current(image, *node, *epoch)?;
+            }
+            ledger::seal(image, *ledger, *end, *by)
+        }
+        Command::RecoverLedger { ledger, end, holders, uploader } => {
+            ledger::recover(image, *ledger, *end, holders, *uploader)
+        }
+        Command::NameUploader { ledger, node, epoch } => {
+            require_current(image, *node, *epoch)?;
+            ledger::name_uploader(image, *ledger, *node)
+        }
+        _ => Err(Reject::Invalid("a command about ledgers without a ledger".to_owned())),
     }
 }
 

@@ -95,7 +95,11 @@ fn parse(line: &str, image: &Image, now_ms: i64) -> Command {
             now_ms,
         },
         "open" => parse_open(w, image),
-        "seal" => Command::SealLedger { ledger: LedgerId(number(w.next())), end: EntryId(number(w.next())) },
+        "seal" => Command::SealLedger {
+            ledger: LedgerId(number(w.next())),
+            end: EntryId(number(w.next())),
+            by: w.key("by").map(owner),
+        },
         "topic" => Command::CreateTopic {
             id: TopicId([number(w.next()); 16]),
             name: w.next().into(),

@@ -216,6 +216,43 @@ fn three_nodes_grow_from_one_and_answer_whoever_proposes() {
 }
 
 #[test]
+fn whoever_is_asked_shows_the_quorum_as_its_leader_sees_it() {
+    runtime().block_on(async {
+        let mut cluster = Cluster::of(4).await;
+        cluster.voters(&[1, 2, 3]).await;
+        let led = cluster.leader(&[1, 2, 3]).await;
+        run(&cluster.node(led), [register_broker()]).await;
+        let until = Instant::now() + WAIT;
+        let view = loop {
+            let view = cluster.node(4).view().await;
+            let caught_up = |view: &QuorumView| view.members.iter().all(|m| m.end >= Some(view.committed));
+            if let Some(view) = view.filter(caught_up) {
+                break view;
+            }
+            assert!(Instant::now() < until, "not all have everything");
+            sleep(Duration::from_millis(20)).await;
+        };
+        assert_eq!(view.leader, NodeId(led));
+        let seen: Vec<_> = view.members.iter().map(|member| (member.node.0, member.is_voter)).collect();
+        assert_eq!(seen, [(1, true), (2, true), (3, true), (4, false)]);
+        for member in &view.members {
+            assert!(member.heard_ago.is_some_and(|ago| ago < WAIT) && member.caught_up_ago.is_some(), "{member:?}");
+        }
+        // A voter that is gone is heard no more, and what it had is still known.
+        let gone = (1..=3).find(|node| *node != led).unwrap();
+        cluster.kill(gone).await;
+        sleep(Duration::from_millis(600)).await;
+        run(&cluster.node(led), [Command::InitCluster { cluster: ClusterId([3; 16]), generation: 1 }]).await;
+        let later = cluster.node(4).view().await.unwrap();
+        let member = |view: &QuorumView| view.members.iter().find(|m| m.node == NodeId(gone)).unwrap().clone();
+        assert!(member(&later).heard_ago.unwrap() >= Duration::from_millis(500), "{later:?}");
+        assert!(member(&later).end >= member(&view).end && member(&later).end < Some(later.committed));
+        cluster.net.isolate(&[4]);
+        assert_eq!(cluster.node(4).view().await, None);
+    });
+}
+
+#[test]
 fn a_leader_that_dies_is_replaced_and_catches_up_when_it_is_back() {
     runtime().block_on(async {
         let mut cluster = Cluster::of(3).await;
@@ -365,6 +402,42 @@ fn a_removed_node_is_replaced_by_one_that_joins() {
         cluster.voters(&[1, 2]).await;
         let node = cluster.join().await;
         cluster.voters(&[1, 2, node]).await;
+    });
+}
+
+#[test]
+fn only_a_node_itself_says_what_it_is() {
+    runtime().block_on(async {
+        let cluster = Cluster::of_one().await;
+        let quorum = cluster.node(1);
+        let before = quorum.status().last_index;
+        let (node, directory) = (NodeId(3), DirectoryId(5));
+        let register = Command::RegisterSelf {
+            node,
+            name: "c".to_owned(),
+            rack: String::new(),
+            host: "c".to_owned(),
+            port: 9094,
+            identity: "CN=c".to_owned(),
+            directory,
+            now_ms: 1,
+        };
+        let join = Command::JoinNode { node, token_sha256: [7; 32], directory, now_ms: 1 };
+        let mut asks = Vec::new();
+        for command in [register, join] {
+            let group = group::encode(&[command.encode()]);
+            let ask = Ask::Propose { group }.encode(None);
+            let answer = quorum.serve(NodeId(2), &ask).await;
+            let Ok(Tell::Refused { reason }) = Tell::decode(&answer) else { panic!("another node's word was taken") };
+            assert!(reason.contains("only node 3 may"), "{reason}");
+            assert_eq!(quorum.status().last_index, before);
+            asks.push(ask);
+        }
+        // Its own word is taken; what the metadata then say of it is another matter.
+        for ask in asks {
+            let answer = quorum.serve(node, &ask).await;
+            assert!(matches!(Tell::decode(&answer), Ok(Tell::Proposed { .. })));
+        }
     });
 }
 

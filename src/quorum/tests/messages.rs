@@ -41,7 +41,20 @@ fn asks() -> Vec<Ask> {
         Ask::Propose { group: vec![1, 2, 3] },
         Ask::Barrier,
         Ask::Succeed,
+        Ask::Describe,
     ]
+}
+
+fn described() -> QuorumView {
+    let member = |node, is_voter, end: Option<u64>| QuorumMember {
+        node: NodeId(node),
+        is_voter,
+        end,
+        heard_ago: end.map(|_| Duration::from_millis(40)),
+        caught_up_ago: end.map(|_| Duration::from_secs(1 << 33)),
+    };
+    let members = vec![member(1, true, Some(9)), member(2, true, None), member(7, false, Some(1 << 40))];
+    QuorumView { leader: NodeId(1), term: 3, committed: 8, members }
 }
 
 fn tells() -> Vec<Tell> {
@@ -63,6 +76,7 @@ fn tells() -> Vec<Tell> {
         Tell::Barrier { index: None },
         Tell::Succeed,
         Tell::Refused { reason: "why".to_owned() },
+        Tell::Described(described()),
     ]
 }
 

@@ -41,7 +41,7 @@ fn everything_that_waits_becomes_one_group() {
     for id in 0..50 {
         let e = entry(1, id, 100, 0);
         let crc = payload_crc(&e.head, &e.body);
-        state.enqueue(Pending { entry: e, crc }, &SMALL).unwrap();
+        state.enqueue(Pending { entry: e, crc }, Place::Next, &SMALL).unwrap();
     }
     drop(state);
     opened.wal.shared.work.notify_one();
@@ -129,7 +129,7 @@ fn the_queue_is_bounded_in_bytes() {
     let mut state = lock(&opened.wal.shared.state);
     let mut push = |id, len| {
         let e = entry(1, id, len, 0);
-        state.enqueue(Pending { crc: payload_crc(&e.head, &e.body), entry: e }, &options)
+        state.enqueue(Pending { crc: payload_crc(&e.head, &e.body), entry: e }, Place::Next, &options)
     };
     assert_eq!(push(0, 12_000), Ok(()), "an entry alone is taken whatever its size");
     assert_eq!(push(1, 10), Err(AppendError::Full { reason: FullReason::Queue }));
@@ -154,7 +154,8 @@ fn entries_that_cannot_be_taken_are_told_apart() {
     assert_eq!(opened.wal.read(at).unwrap(), payload(&largest));
     let gap = opened.wal.append(entry(1, 2, 1, 0));
     assert_eq!(gap, Err(AppendError::OutOfSequence { expected: EntryId(1) }));
-    opened.write(entry(2, 40, 1, 0));
+    let late = opened.wal.append(entry(2, 40, 1, 0));
+    assert_eq!(late, Err(AppendError::OutOfSequence { expected: EntryId(0) }), "a ledger begins with entry 0");
 }
 
 #[test]

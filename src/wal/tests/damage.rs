@@ -287,21 +287,6 @@ fn a_refusal_promises_nothing_that_is_not_kept() {
 }
 
 #[test]
-fn entries_that_are_needed_and_were_trimmed_are_missed() {
-    let disk = SimDisk::new();
-    let opened = open(&disk);
-    for id in 0..20 {
-        opened.write(entry(1, id, 3000, 0));
-    }
-    opened.wal.trim(&|_, e| e.0 >= 15);
-    drop(opened);
-    // The metadata were set back: they need what was trimmed.
-    let error = open_with(&disk, SMALL, Plant::None, &|_, e| e.0 >= 3).err().unwrap();
-    assert!(matches!(&error, OpenError::Missing { what, .. } if what.contains("ledger 1")), "{error}");
-    assert!(open_with(&disk, SMALL, Plant::None, &|_, e| e.0 >= 15).is_ok());
-}
-
-#[test]
 fn a_record_that_looks_like_a_block_is_none() {
     let options = WalOptions { segment_bytes: 64 << 10, budget_bytes: 256 << 10, ..SMALL };
     let disk = SimDisk::new();

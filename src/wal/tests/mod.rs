@@ -1,6 +1,7 @@
 //! Tests of the WAL as a whole, on the simulated disk; the parts have theirs beside them.
 
 mod basics;
+mod copies;
 mod damage;
 mod faults;
 mod power;

@@ -80,7 +80,9 @@ impl Handlers {
         let permit = permit.map_err(|denied| (errors::denied(&denied).code(), denied.to_string()))?;
         let found = self.broker.find_coordinator(&permit, kind, key).await;
         let node = found.map_err(|error| (error.code(), error.to_string()))?;
-        let unknown = || (ResponseError::CoordinatorNotAvailable.code(), "the coordinator has no address".to_owned());
-        Ok((node.0, self.endpoint(&request.context).ok_or_else(unknown)?))
+        let image = self.broker.image();
+        let endpoint = self.picture(&image, &request.context).live_endpoint(node).cloned();
+        let away = || (ResponseError::CoordinatorNotAvailable.code(), "the coordinator is not available".to_owned());
+        Ok((node.0, endpoint.ok_or_else(away)?))
     }
 }

@@ -1,25 +1,21 @@
 //! TxnOffsetCommit (key 28): offsets that become visible with the transaction they are committed in.
 
-use std::time::Duration;
-
 use kafka_protocol::messages::txn_offset_commit_response::{
     TxnOffsetCommitResponsePartition, TxnOffsetCommitResponseTopic,
 };
 use kafka_protocol::messages::{TxnOffsetCommitRequest, TxnOffsetCommitResponse};
 
-use crate::broker::{CoordinatorKind, OFFSETS_TOPIC};
+use crate::broker::CoordinatorKind;
 use crate::group::{self, CommitPartition, CommitTopic, GroupError, OffsetCommit};
 use crate::kafka::handlers::Handlers;
 use crate::kafka::{Reply, Request};
-use crate::security::{Operation, Permit};
-use crate::transaction::{self, Producer, TransactionVersion};
+use crate::security::Operation;
+use crate::transaction::Producer;
 
 use super::{UNEXPECTED, UNKNOWN_TOPIC, code, owned};
 
 /// Version from which the commit itself adds the group's partition to the transaction (KIP-890).
 const ADDS_PARTITION_SINCE: i16 = 5;
-/// How long to wait for the transaction before, where the commit begins the next.
-const CONCURRENT_WAIT: Duration = Duration::from_millis(100);
 
 impl Handlers {
     pub(in crate::kafka::handlers) async fn txn_offset_commit(
@@ -82,41 +78,24 @@ impl Handlers {
         }
         let found = self.broker.find_coordinator(&permit, CoordinatorKind::Group, &group).await;
         found.map_err(|error| error.code())?;
-        self.admit_group(request, &transaction, body).await?;
+        let producer = Producer { id: body.producer_id.0, epoch: body.producer_epoch };
+        let version = request.to.version;
+        let adds = version >= ADDS_PARTITION_SINCE;
+        // The transaction's coordinator must have the group's partition in the transaction before anything is written.
+        let admitted = self.broker.admit_offsets(&transaction, &id, producer, &group, adds).await;
+        let admitted = admitted.map_err(|error| error.code())?.map_err(|error| error.txn_offset_commit(version))?;
         let commit = OffsetCommit {
-            version: request.to.version,
+            version,
             group: group.clone(),
             generation_or_epoch: body.generation_id,
             member: body.member_id.to_string(),
             instance: owned(body.group_instance_id.clone()),
             retention_ms: None,
-            transactional: Some(group::Producer { id: body.producer_id.0, epoch: body.producer_epoch }),
+            transactional: None,
             topics,
         };
-        self.ask_group(&permit, &group, group::Request::OffsetCommit(commit)).await
-    }
-
-    /// The transaction's coordinator must have the group's partition in the transaction before anything is written.
-    async fn admit_group(&self, request: &Request, permit: &Permit, body: &TxnOffsetCommitRequest) -> Result<(), i16> {
-        let version = request.to.version;
-        let index = self.broker.group_partition(&body.group_id).ok_or(UNEXPECTED)?;
-        let transactional_id = body.transactional_id.to_string();
-        let producer = Producer { id: body.producer_id.0, epoch: body.producer_epoch };
-        let partitions = vec![(OFFSETS_TOPIC.into(), index)];
-        let ask = if version >= ADDS_PARTITION_SINCE {
-            let (version, wait) = (TransactionVersion::V2, CONCURRENT_WAIT);
-            transaction::Request::AddPartitions { transactional_id, producer, partitions, version, wait }
-        } else {
-            transaction::Request::VerifyPartitions { transactional_id, producer, partitions }
-        };
-        let answer = match self.ask_transaction(permit, &body.transactional_id, ask).await? {
-            transaction::Reply::AddPartitions(answer) => answer,
-            transaction::Reply::VerifyPartitions(answers) => {
-                answers.and_then(|answers| answers.into_iter().try_for_each(|(_, answer)| answer))
-            }
-            _ => return Err(UNEXPECTED),
-        };
-        answer.map_err(|error| error.txn_offset_commit(version))
+        let committed = self.broker.commit_in_transaction(&permit, &group, admitted, commit).await;
+        committed.map_err(|error| error.code())
     }
 }
 

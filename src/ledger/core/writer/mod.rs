@@ -93,6 +93,13 @@ pub enum WriterAction<P> {
     Backpressure(bool),
 }
 
+impl<P> WriterAction<P> {
+    /// Whether it is a message to `node`.
+    pub fn is_for(&self, node: NodeId) -> bool {
+        matches!(self, WriterAction::Send { to, .. } if to.node == node)
+    }
+}
+
 /// Why an entry was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
@@ -121,6 +128,8 @@ pub struct Writer<P> {
     members: Vec<Member>,
     /// Brokers that may serve, members included.
     up: BTreeMap<NodeId, WalIncarnation>,
+    /// The number of a node's rack, where it is known.
+    racks: BTreeMap<NodeId, u32>,
     entries: VecDeque<P>,
     bytes: usize,
     first: EntryId,
@@ -150,6 +159,7 @@ impl<P: Payload> Writer<P> {
             write_quorum: write_quorum(replicas.len()),
             members: replicas.iter().map(|replica| Member::new(*replica, 0)).collect(),
             up: replicas.iter().map(|replica| (replica.node, replica.incarnation)).collect(),
+            racks: BTreeMap::new(),
             entries: VecDeque::new(),
             bytes: 0,
             first: zero,
@@ -180,6 +190,27 @@ impl<P: Payload> Writer<P> {
         matches!(self.state, State::Closing(_))
     }
 
+    /// The replica set of the open ledger, in the order in which the metadata have it.
+    pub fn replicas(&self) -> impl Iterator<Item = metadata::Replica> + '_ {
+        self.members.iter().map(|member| member.replica)
+    }
+
+    /// Whether the next entry would be taken, for a driver that has to hand it to the own WAL first.
+    pub fn admits(&self) -> Result<(), AppendError> {
+        if self.state == State::Fenced {
+            return Err(AppendError::Fenced);
+        }
+        if self.bytes >= self.options.window_bytes {
+            return Err(AppendError::Full { bytes: self.bytes });
+        }
+        Ok(())
+    }
+
+    /// Where nodes stand: of the spares that could take a place, one in a rack that the set lacks comes first.
+    pub fn set_racks(&mut self, racks: BTreeMap<NodeId, u32>) {
+        self.racks = racks;
+    }
+
     /// The entry that comes next.
     pub fn next(&self) -> EntryId {
         EntryId(self.first.0 + self.entries.len() as u64)
@@ -187,12 +218,7 @@ impl<P: Payload> Writer<P> {
 
     /// Gives an entry its place in the open ledger. Taken also while the ledger is being closed: it moves to the next one.
     pub fn append(&mut self, payload: P) -> Result<(LedgerId, EntryId, Vec<WriterAction<P>>), AppendError> {
-        if self.state == State::Fenced {
-            return Err(AppendError::Fenced);
-        }
-        if self.bytes >= self.options.window_bytes {
-            return Err(AppendError::Full { bytes: self.bytes });
-        }
+        self.admits()?;
         let entry = self.next();
         for member in self.members.iter_mut().filter(|member| member.synced() == entry) {
             member.headway_ms = self.now_ms;

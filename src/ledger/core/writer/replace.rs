@@ -74,12 +74,20 @@ impl<P: Payload> Writer<P> {
         // The ring from the own node on, so that not every writer chooses the same spare.
         let mut spares: Vec<_> = self.up.iter().map(|(node, wal)| (*node < self.own, *node, *wal)).collect();
         spares.sort_unstable();
-        for (_, node, incarnation) in spares {
-            if set.len() < self.options.replicas && set.iter().all(|replica| replica.node != node) {
-                set.push(metadata::Replica { node, incarnation });
-            }
+        while set.len() < self.options.replicas {
+            let free = spares.iter().filter(|(_, node, _)| set.iter().all(|replica| replica.node != *node));
+            let Some((_, node, incarnation)) = free.min_by_key(|(_, node, _)| self.shares_rack(*node, &set)) else {
+                break;
+            };
+            set.push(metadata::Replica { node: *node, incarnation: *incarnation });
         }
         set
+    }
+
+    /// Whether a member of `set` stands in the rack of `node`.
+    fn shares_rack(&self, node: NodeId, set: &[metadata::Replica]) -> bool {
+        let rack = self.racks.get(&node);
+        rack.is_some() && set.iter().any(|replica| self.racks.get(&replica.node) == rack)
     }
 
     fn propose(&self, end: EntryId, replicas: Vec<metadata::Replica>, actions: &mut Vec<WriterAction<P>>) {
