@@ -17,6 +17,7 @@
 //! | 3 | object | object format, cache, read-ahead, backends | object_store, hyper, hyper_util, quick_cache, tokio_rustls, toml |
 //! | 3 | peer | connections between nodes: who is there, classes of traffic, requests in order | |
 //! | 4 | quorum | runs Raft, publishes the image | openraft |
+//! | 4 | store | the bundled store on several nodes: copies, quorums, repair | |
 //! | 4 | ledger | replicated append, seal, recovery | |
 //! | 5 | partition | sequence, watermark, tail, producer state | |
 //! | 6 | group | decides for groups and committed offsets | regex |
@@ -26,6 +27,7 @@
 //! | 8 | cluster | forms the cluster, lends and takes leases, decides who leads | |
 //! | 8 | admin | health and metrics over HTTP | axum, hyper, hyper_util |
 //! | 9 | config, cli | options from file, environment and flags; commands | figment, toml, clap, tracing_subscriber |
+//! | 9 | sim | the cluster's cores under a seeded clock, network and disks; tests only | |
 //! | 10 | app | build, bind, serve, drain | tokio_rustls |
 
 #![forbid(unsafe_code)]
@@ -50,5 +52,8 @@ pub mod partition;
 pub mod peer;
 pub mod quorum;
 pub mod security;
+#[cfg(test)]
+mod sim;
+pub mod store;
 pub mod transaction;
 pub mod wal;

@@ -15,14 +15,14 @@ mod requests;
 
 use bytes::Bytes;
 use casemate::base::Offset;
-use casemate::base::ProducerId;
+use casemate::base::{ObjectId, ProducerId};
 use casemate::batch::{
     EndMarker, StoredBatch, check_produced, compression, end_marker, first_at_or_after, looks_transactional,
     parse_end_marker, split_batches, with_max_timestamp,
 };
-use casemate::object::PartitionState;
+use casemate::object::{Listed, PartitionState, Shelf, StoredKey, Sums};
 use casemate::security::bundle::{Bundle, Sealed};
-use casemate::{base, cluster, kafka, kv, metadata, net, peer, quorum, security};
+use casemate::{base, cluster, kafka, kv, metadata, net, peer, quorum, security, store};
 use mutate::{Rng, mutate};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -208,6 +208,52 @@ fn hellos_between_nodes() {
         }
         if let Ok(answer) = peer::HelloAnswer::decode(input) {
             assert_eq!(peer::HelloAnswer::decode(&answer.encode()), Ok(answer), "what is read is written the same");
+        }
+    });
+}
+
+/// What nodes ask and tell each other about stored copies, and the sums that lie beside a copy.
+#[test]
+fn stored_copies_between_nodes() {
+    let (object, snapshot) = (StoredKey::Object(ObjectId(7)), StoredKey::Snapshot { generation: 1, applied: 9 });
+    let asks = [
+        store::Ask::Piece { upload: 3, position: 0, bytes: vec![Bytes::from_static(b"piece")] },
+        store::Ask::Commit { upload: 3, key: object, bytes: 5, digest: 4 },
+        store::Ask::Read { key: snapshot, from: 4, bytes: 100 },
+        store::Ask::List { shelf: Shelf::Objects(3), after: Some(object), limit: 10 },
+        store::Ask::Delete { key: StoredKey::Probe(1) },
+    ];
+    let listed = vec![Listed { key: object, bytes: 8, modified_ms: 9 }; 3];
+    let tells = [
+        store::Tell::Listed { complete: true, copies: listed, more: false },
+        store::Tell::Bytes { total: 9, bytes: Bytes::from_static(b"abc") },
+        store::Tell::Stat { bytes: 1, digest: Some(4) },
+        store::Tell::Full { reason: "voll".to_owned() },
+    ];
+    let seeds: Vec<Vec<u8>> =
+        asks.into_iter().map(|a| a.encode().concat()).chain(tells.into_iter().map(|t| t.encode().concat())).collect();
+    fuzz("stored copies", &seeds, |input| {
+        let input = Bytes::copy_from_slice(input);
+        if let Ok(ask) = store::Ask::decode(input.clone()) {
+            assert_eq!(ask.encode().concat(), input, "what is read is written the same");
+        }
+        if let Ok(tell) = store::Tell::decode(input.clone()) {
+            // A reason may be cut.
+            let again = Bytes::from(tell.clone().encode().concat());
+            assert!(again == input || matches!(tell, store::Tell::Full { .. } | store::Tell::Failed { .. }));
+        }
+    });
+    let whole = Sums::of(&[vec![7; 100_000].into()]).encode().to_vec();
+    fuzz("sums", &[whole], |input| {
+        if let Ok(sums) = Sums::decode(input) {
+            assert_eq!(sums.encode(), input, "what is read is written the same");
+        }
+        // With the right checksum, so that what is behind it is reached too.
+        let mut sealed = input.to_vec();
+        if let Some(body) = sealed.len().checked_sub(4) {
+            let crc = casemate::base::checksum::crc32c(&sealed[..body]).to_be_bytes();
+            sealed[body..].copy_from_slice(&crc);
+            let _ = Sums::decode(&sealed);
         }
     });
 }

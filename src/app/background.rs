@@ -15,6 +15,7 @@ use crate::ledger::PeerLinks;
 use crate::quorum::Quorum;
 use crate::security::{NodeTls, ServerTls};
 
+use super::bundled;
 use super::open::Opened;
 use super::probe;
 
@@ -37,6 +38,9 @@ pub(super) fn spawn(opened: &Opened, health: &Health, tls: Arc<ServerTls>, peers
     background.spawn(probe::run(broker.clone(), health.clone()));
     background.spawn(watch_health(broker.clone(), tls.clone(), health.clone()));
     background.spawn(reload_certificates(tls, peers));
+    if let Some(store) = &opened.bundled {
+        bundled::spawn(store, &opened.quorum, broker, health, &mut background);
+    }
     let (broker, quorum) = (broker.clone(), opened.quorum.clone());
     background.spawn(async move {
         let groups = AtomicU64::new(0);

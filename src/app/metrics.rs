@@ -15,6 +15,7 @@ use crate::quorum::Quorum;
 use crate::security::ServerTls;
 use crate::wal::{self, Wal};
 
+use super::bundled;
 use super::open::Opened;
 
 /// Everything that this process counts.
@@ -24,13 +25,15 @@ pub(super) fn collectors(
     tls: Arc<ServerTls>,
     clock: &dyn Clock,
 ) -> Vec<Box<dyn Collect>> {
-    let Opened { broker, quorum, wal, objects, cluster } = opened;
+    let Opened { broker, quorum, wal, objects, bundled, cluster } = opened;
+    let bundled = bundled.clone();
     let (broker, quorum, wal, objects) = (broker.clone(), quorum.clone(), wal.clone(), objects.clone());
     let telemetry = broker.clone();
     vec![
         Box::new(ProcessMetrics::new(clock)),
         Box::new(move |out: &mut MetricsWriter| requests(&wire, out)),
         Box::new(move |out: &mut MetricsWriter| write_ahead_log(&wal, out)),
+        Box::new(move |out: &mut MetricsWriter| bundled.iter().for_each(|store| bundled::metrics(store, out))),
         {
             let broker = broker.clone();
             Box::new(move |out: &mut MetricsWriter| compaction(&broker, out))

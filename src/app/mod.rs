@@ -5,6 +5,7 @@
 //! sync left behind is for the next start to find out.
 
 mod background;
+mod bundled;
 mod control;
 mod forming;
 mod metrics;

@@ -19,9 +19,11 @@ use crate::metadata::{Endpoint, Reject};
 use crate::object::Objects;
 use crate::quorum::{self, Quorum, QuorumOptions};
 use crate::security::{self, NodeTls};
+use crate::store::Bundled;
 use crate::wal::{OpenError, Wal};
 use tokio_rustls::TlsConnector;
 
+use super::bundled::{self, Bundle};
 use super::control::Control;
 use super::forming::{self, Folder};
 use super::{Error, services};
@@ -35,6 +37,8 @@ pub(super) struct Opened {
     pub quorum: Arc<Quorum>,
     pub wal: Arc<Wal>,
     pub objects: Arc<Objects>,
+    /// Where the nodes keep the objects themselves.
+    pub bundled: Option<Arc<Bundled>>,
     pub cluster: Arc<Cluster>,
 }
 
@@ -110,8 +114,9 @@ pub(super) async fn open(
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
 ) -> Result<Opened, Error> {
-    let objects = open_objects(config, clock.clone(), entropy.clone()).await?;
-    let (cluster, quorum) = open_quorum(config, place, &objects, &clock, entropy.clone()).await?;
+    let (objects, bundle) = open_objects(config, clock.clone(), entropy.clone()).await?;
+    let (cluster, quorum) = open_quorum(config, place, &objects, bundle.as_ref(), &clock, entropy.clone()).await?;
+    let bundled = bundle.map(|bundle| bundle.follow(&quorum));
     let memory = config.options.wal.memory_bytes;
     let registry = Arc::new(Registry::new(memory, config.options.objects.upload_bytes, clock.clone()));
 
@@ -165,7 +170,7 @@ pub(super) async fn open(
     };
     let broker = Broker::new(parts);
     services::of_broker(&cluster, &broker);
-    Ok(Opened { broker, quorum, wal, objects, cluster })
+    Ok(Opened { broker, quorum, wal, objects, bundled, cluster })
 }
 
 /// Opens the metadata, lets others reach them, and waits until they are up to date.
@@ -173,6 +178,7 @@ async fn open_quorum(
     config: &Config,
     place: &Place,
     objects: &Objects,
+    bundle: Option<&Bundle>,
     clock: &Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
 ) -> Result<(Arc<Cluster>, Arc<Quorum>), Error> {
@@ -185,6 +191,9 @@ async fn open_quorum(
     cluster.acquaintances.take(&quorum.image().borrow().nodes);
     tokio::spawn(cluster.acquaintances.clone().follow(quorum.image()));
     services::of_quorum(config, &cluster, &quorum, clock);
+    if let Some(bundle) = bundle {
+        bundle.connect(&cluster);
+    }
     place.listen(&cluster);
     forming::take_part(config, folder, &cluster, &quorum).await?;
     let known = forming::known_cluster(&quorum);
@@ -230,7 +239,12 @@ async fn open_objects(
     config: &Config,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
-) -> Result<Arc<Objects>, Error> {
+) -> Result<(Arc<Objects>, Option<Bundle>), Error> {
+    let (folder, folder_clock, folder_entropy) = (config.clone(), clock.clone(), entropy.clone());
+    let opened = tokio::task::spawn_blocking(move || bundled::open(&folder, folder_clock, folder_entropy)).await;
+    if let Some((objects, bundle)) = opened.map_err(storage)?.map_err(|e| Error::Configuration(e.to_string()))? {
+        return Ok((objects, Some(bundle)));
+    }
     let objects = &config.options.objects;
     let tls = match config.path(&objects.ca_file) {
         None => None,
@@ -246,5 +260,6 @@ async fn open_objects(
     tokio::task::spawn_blocking(move || Objects::open(&options, cluster, tls, clock, entropy))
         .await
         .map_err(storage)?
+        .map(|objects| (objects, None))
         .map_err(|e| Error::Configuration(e.to_string()))
 }

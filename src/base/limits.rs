@@ -95,6 +95,14 @@ pub const PEER_TOOLS_MAX: usize = 8;
 pub const PEER_HELLO_BYTES_MAX: usize = 1024;
 /// Bytes of the sentence in which a node says why it refuses.
 pub const PEER_REFUSAL_BYTES_MAX: usize = 768;
+/// Bytes of a stored object in one message between nodes.
+pub const STORE_PIECE_BYTES: usize = 4 * MIB;
+/// Longest thing that the bundled store keeps: a snapshot with its envelope.
+pub const STORED_BYTES_MAX: usize = SNAPSHOT_BYTES_MAX + MIB;
+/// Copies from other nodes that are on their way to this one's disk.
+pub const STORE_UPLOADS_MAX: usize = 64;
+/// Names in one listing between nodes.
+pub const STORE_LIST_MAX: usize = 4096;
 /// Largest join bundle, sealed.
 pub const JOIN_BUNDLE_BYTES_MAX: usize = 512 * KIB;
 /// Alignment of WAL blocks: a torn write of one block cannot touch its predecessor's sectors.
@@ -115,6 +123,8 @@ const _: () = assert!(SNAPSHOT_PIECE_BYTES + MIB <= PEER_RAFT_BODY_BYTES_MAX, "a
 const _: () = assert!(PEER_LEDGER_BODY_BYTES_MAX > BATCH_BYTES_MAX, "a largest batch must fit in an entry's message");
 const _: () = assert!(LEDGER_READ_BYTES_MAX + MIB < PEER_BULK_BODY_BYTES_MAX && LEDGER_MESSAGE_ENTRIES_MAX * 8 < MIB);
 const _: () = assert!(PEER_BULK_BODY_BYTES_MAX > COMMAND_BYTES_MAX && PEER_BULK_BODY_BYTES_MAX > BATCH_BYTES_MAX);
+const _: () = assert!(STORE_PIECE_BYTES + MIB <= PEER_BULK_BODY_BYTES_MAX, "a piece fits into its message");
+const _: () = assert!(64 * STORE_LIST_MAX <= PEER_BULK_BODY_BYTES_MAX, "a listing fits into its message");
 const _: () = assert!(PEER_LEDGER_BODY_BYTES_MAX < i32::MAX as usize);
 const _: () = assert!(PEER_BULK_BODY_BYTES_MAX < i32::MAX as usize);
 const _: () =

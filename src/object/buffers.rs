@@ -17,8 +17,9 @@ use crate::env::{self, DIRECT_ALIGN};
 
 /// Smaller reads go through the page cache, into buffers made for them.
 const SMALL_BYTES: usize = 128 * 1024;
-/// Largest read that uses the buffers again: a block of an object with its header.
-const LARGE_BYTES: usize = 1024 * 1024 + 4096;
+/// Largest read that uses the buffers again: a block of an object with its header, widened to whole chunks of a checked
+/// copy on both sides.
+const LARGE_BYTES: usize = 1024 * 1024 + 4096 + 2 * super::sums::CHUNK_BYTES;
 /// Whatever its alignment in the file, a largest read covers at most two pages more.
 const WHOLE_BYTES: usize = LARGE_BYTES + 2 * DIRECT_ALIGN;
 /// From this size on a read takes one of the buffers that are kept. A smaller one would hold a whole buffer in the cache, which

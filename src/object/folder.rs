@@ -45,13 +45,14 @@ pub(super) enum FolderError {
 #[derive(Debug, Clone)]
 pub(super) struct SyncedFolder {
     reader: LocalFileSystem,
-    buffers: Buffers,
-    shared: Arc<Shared>,
+    pub buffers: Buffers,
+    pub shared: Arc<Shared>,
 }
 
+/// The folder's writing side. Every call blocks.
 #[derive(Debug)]
-struct Shared {
-    root: PathBuf,
+pub(super) struct Shared {
+    pub root: PathBuf,
     next: AtomicU64,
     /// Folders whose entry in their parent this process has synced. That one exists says nothing: whoever made it may
     /// have been killed before its sync, or be about to do it.
@@ -92,7 +93,7 @@ fn open_to_sync(path: &Path) -> Result<File, FolderError> {
 }
 
 impl Shared {
-    fn check(&self) -> Result<(), FolderError> {
+    pub fn check(&self) -> Result<(), FolderError> {
         match self.fenced.get() {
             Some(reason) => Err(FolderError::Fenced(reason.clone())),
             None => Ok(()),
@@ -100,23 +101,27 @@ impl Shared {
     }
 
     /// Fences the folder for good.
-    fn fence(&self, path: &Path, error: io::Error) -> FolderError {
+    pub fn fence(&self, path: &Path, error: io::Error) -> FolderError {
         let reason: Arc<str> = format!("sync of {}: {error}", path.display()).into();
         FolderError::Fenced(self.fenced.get_or_init(|| reason).clone())
     }
 
+    /// A name for a file that is not published yet. Whoever uses it removes it.
+    pub fn staged_name(&self) -> PathBuf {
+        self.root.join(INCOMING).join(format!("{:x}", self.next.fetch_add(1, Relaxed)))
+    }
+
     /// Returns false when the key exists and `mode` does not replace it.
-    fn put(&self, path: &Path, payload: &PutPayload, mode: &PutMode) -> Result<bool, FolderError> {
+    pub fn put(&self, path: &Path, pieces: &[Bytes], mode: &PutMode) -> Result<bool, FolderError> {
         self.check()?;
-        let staged = self.root.join(INCOMING).join(format!("{:x}", self.next.fetch_add(1, Relaxed)));
-        let published = self.stage(&staged, payload).and_then(|()| self.publish(&staged, path, mode));
+        let staged = self.staged_name();
+        let published = self.stage(&staged, pieces).and_then(|()| self.publish(&staged, path, mode));
         // After a rename there is nothing left to remove, after a link the second name.
         let _ = fs::remove_file(&staged);
         published
     }
 
-    fn stage(&self, staged: &Path, payload: &PutPayload) -> Result<(), FolderError> {
-        let pieces = payload.as_ref();
+    fn stage(&self, staged: &Path, pieces: &[Bytes]) -> Result<(), FolderError> {
         let file = staging::write(staged, pieces).map_err(|error| match error {
             StageError::Write(source) => FolderError::File { path: staged.to_owned(), source },
             StageError::Sync(error) => self.fence(staged, error),
@@ -126,7 +131,8 @@ impl Shared {
         Ok(())
     }
 
-    fn publish(&self, staged: &Path, path: &Path, mode: &PutMode) -> Result<bool, FolderError> {
+    /// Gives a staged and synced file its name.
+    pub fn publish(&self, staged: &Path, path: &Path, mode: &PutMode) -> Result<bool, FolderError> {
         let failed = |source| FolderError::File { path: path.to_owned(), source };
         let Some(folder) = path.parent() else { return Err(failed(io::ErrorKind::InvalidInput.into())) };
         self.make_folder(folder)?;
@@ -150,7 +156,7 @@ impl Shared {
     }
 
     /// Makes `folder` and what is missing above it, each synced into its parent.
-    fn make_folder(&self, folder: &Path) -> Result<(), FolderError> {
+    pub fn make_folder(&self, folder: &Path) -> Result<(), FolderError> {
         let kept = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(parent) = folder.parent().filter(|_| !kept().contains(folder)) else { return Ok(()) };
         self.make_folder(parent)?;
@@ -166,7 +172,7 @@ impl Shared {
     }
 
     /// Returns false when there is no such file.
-    fn delete(&self, path: &Path) -> Result<bool, FolderError> {
+    pub fn delete(&self, path: &Path) -> Result<bool, FolderError> {
         self.check()?;
         let failed = |source| FolderError::File { path: path.to_owned(), source };
         let Some(folder) = path.parent().filter(|folder| folder.is_dir()) else { return Ok(false) };
@@ -181,7 +187,7 @@ impl Shared {
     }
 }
 
-fn wrapped(error: FolderError) -> Error {
+pub(super) fn wrapped(error: FolderError) -> Error {
     Error::Generic { store: "folder", source: Box::new(error) }
 }
 
@@ -211,7 +217,7 @@ fn read_range(path: &Path, location: Key, range: Range<u64>, buffers: &Buffers) 
     Ok(Some(GetResult { payload, meta, range, attributes: Default::default(), extensions: Default::default() }))
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(source) => Err(Error::JoinError { source }),
@@ -230,7 +236,7 @@ impl ObjectStore for SyncedFolder {
         let path = self.reader.path_to_filesystem(key)?;
         let shared = self.shared.clone();
         let key = key.to_string();
-        blocking(move || match shared.put(&path, &payload, &options.mode).map_err(wrapped)? {
+        blocking(move || match shared.put(&path, payload.as_ref(), &options.mode).map_err(wrapped)? {
             true => Ok(PutResult { e_tag: None, version: None, extensions: Default::default() }),
             false => Err(Error::AlreadyExists { path: key, source: "the key exists".into() }),
         })
@@ -286,7 +292,7 @@ impl ObjectStore for SyncedFolder {
     }
 }
 
-fn unsupported(operation: &str) -> Error {
+pub(super) fn unsupported(operation: &str) -> Error {
     Error::NotImplemented { operation: operation.to_owned(), implementer: "folder".to_owned() }
 }
 

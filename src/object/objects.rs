@@ -18,10 +18,12 @@ use super::error::{OpenError, Part, ProbeError, ReadError, SnapshotError, StoreE
 use super::format::{
     DIRECTORY_BYTES_MIN, DirectoryEntry, FormatError, HEADER_BYTES, TRAILER_BYTES, Trailer, check_header, expect,
 };
+use super::local::LocalStore;
 use super::metrics::ObjectMetrics;
 use super::options::{Backend, ObjectOptions, backend};
 use super::probe::{Capabilities, probe};
 use super::reader::{BlockSpan, ObjectRead, Reader};
+use super::shared::{SharedBackend, SharedStore};
 use super::snapshot::{self, Snapshot};
 use super::state::{PartitionState, RunTransactions};
 use super::store::{Keys, Store};
@@ -34,7 +36,7 @@ const MERGE_CACHE_BYTES: u64 = 16 * 1024 * 1024;
 /// Requests under way to merge.
 const MERGE_REQUESTS: usize = 4;
 /// Metadata snapshots that are kept.
-const SNAPSHOTS_KEPT: usize = 3;
+pub const SNAPSHOTS_KEPT: usize = 3;
 
 /// The objects of one cluster; see the module above.
 pub struct Objects {
@@ -66,6 +68,19 @@ impl Objects {
     ) -> Result<Arc<Objects>, OpenError> {
         let backend = backend(&options.place, tls)?;
         Ok(Self::over(backend, options, cluster, clock, entropy))
+    }
+
+    /// Objects that several nodes keep together; `local` is this node's part of them. Makes no request.
+    pub fn open_shared(
+        options: &ObjectOptions,
+        cluster: ClusterId,
+        local: &LocalStore,
+        shared: Arc<dyn SharedStore>,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+    ) -> Arc<Objects> {
+        let store = Arc::new(SharedBackend::new(local, shared));
+        Self::over(Backend { place: local.place(), store, prefix: String::new() }, options, cluster, clock, entropy)
     }
 
     /// Objects in any store, for tests.

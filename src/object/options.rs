@@ -84,9 +84,13 @@ pub(super) fn backend(place: &Place, tls: Option<TlsConnector>) -> Result<Backen
 }
 
 fn folder(path: &Path) -> Result<Backend, OpenError> {
-    let named = path.display().to_string();
-    let folder = SyncedFolder::open(path).map_err(|error| OpenError::Folder {
-        path: named.clone(),
+    let folder = open_folder(path)?;
+    Ok(Backend { store: Arc::new(folder), prefix: String::new(), place: format!("the folder {}", path.display()) })
+}
+
+pub(super) fn open_folder(path: &Path) -> Result<SyncedFolder, OpenError> {
+    SyncedFolder::open(path).map_err(|error| OpenError::Folder {
+        path: path.display().to_string(),
         reason: error.to_string(),
         remedy: match error.kind() {
             ErrorKind::AlreadyExists | ErrorKind::NotADirectory => "move the file that is in its way elsewhere",
@@ -96,8 +100,7 @@ fn folder(path: &Path) -> Result<Backend, OpenError> {
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "free space there",
             _ => "check the disk and its mount",
         },
-    })?;
-    Ok(Backend { store: Arc::new(folder), prefix: String::new(), place: format!("the folder {named}") })
+    })
 }
 
 fn service(bucket: &Bucket, tls: Option<TlsConnector>) -> Result<Backend, OpenError> {

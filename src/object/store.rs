@@ -20,7 +20,9 @@ use crate::env::{Clock, Entropy};
 
 use super::error::StoreError;
 use super::failure::{Failure, classify};
+use super::local::StoredKey;
 use super::metrics::{ObjectMetrics, Outcome, Request, add};
+use super::snapshot;
 
 /// Attempts of a request before it is given up.
 const ATTEMPTS: u32 = 5;
@@ -65,6 +67,30 @@ impl Keys {
 
     pub fn probe(&self, nonce: u64) -> Path {
         Path::from(format!("{}/probe-{nonce:016x}", self.root))
+    }
+
+    pub fn of(&self, key: StoredKey) -> Path {
+        match key {
+            StoredKey::Object(object) => self.object(object),
+            StoredKey::Snapshot { generation, applied } => self.snapshot(generation, applied),
+            StoredKey::Probe(nonce) => self.probe(nonce),
+        }
+    }
+
+    /// What a path of this cluster names; none for any other path.
+    pub fn parse(&self, path: &Path) -> Option<StoredKey> {
+        let rest = path.as_ref().strip_prefix(&self.root)?.strip_prefix('/')?;
+        let name = rest.rsplit('/').next()?;
+        let key = if let Some(nonce) = rest.strip_prefix("probe-") {
+            StoredKey::Probe(u64::from_str_radix(nonce, 16).ok()?)
+        } else if rest.starts_with("metadata/") {
+            let (generation, applied) = snapshot::parse_name(name)?;
+            StoredKey::Snapshot { generation, applied }
+        } else {
+            StoredKey::Object(ObjectId(u64::from_str_radix(name, 16).ok()?))
+        };
+        // One key has one name, and a name that is written otherwise has none.
+        (self.of(key) == *path).then_some(key)
     }
 }
 
@@ -268,6 +294,16 @@ mod tests {
         let keys = Keys::new("/a/b/", ClusterId([0; 16]));
         assert_eq!(keys.object(ObjectId(0x1234)).as_ref(), "a/b/AAAAAAAAAAAAAAAAAAAAAA/objects/34/0000000000001234");
         assert!(keys.snapshot(9, 200) < keys.snapshot(10, 3));
+        for key in
+            [StoredKey::Object(ObjectId(7)), StoredKey::Snapshot { generation: 1, applied: 2 }, StoredKey::Probe(9)]
+        {
+            assert_eq!(keys.parse(&keys.of(key)), Some(key));
+            assert_eq!(Keys::new("", ClusterId([1; 16])).parse(&keys.of(key)), None);
+        }
+        let root = "a/b/AAAAAAAAAAAAAAAAAAAAAA";
+        for other in ["objects/35/0000000000001234", "objects/34/1234", "metadata/1-2", "probe-1", ".sums/x"] {
+            assert_eq!(keys.parse(&Path::from(format!("{root}/{other}"))), None, "{other}");
+        }
         assert_eq!(
             Keys::new("", ClusterId([0; 16])).snapshot(1, 0xab).as_ref(),
             "AAAAAAAAAAAAAAAAAAAAAA/metadata/0000000000000001-00000000000000ab"

@@ -4,7 +4,7 @@ mod caching;
 mod damage;
 mod faults;
 mod layout;
-mod service;
+pub mod service;
 mod snapshots;
 mod transport;
 

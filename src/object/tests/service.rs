@@ -20,7 +20,7 @@ fn open(place: Place, ca: Option<&Path>) -> Result<Arc<Objects>, OpenError> {
 }
 
 /// What any back end must do; leaves nothing behind.
-async fn contract(objects: &Arc<Objects>, first: u64) {
+pub async fn contract(objects: &Arc<Objects>, first: u64) {
     objects.probe().await.unwrap();
     let runs = [batches(40, 60_000), batches(3, 10)];
     let built = bundle(first, &runs);
