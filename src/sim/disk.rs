@@ -30,6 +30,15 @@ pub struct Disk {
     pub boot: u64,
 }
 
+/// What a sync came to.
+#[derive(Debug, Default)]
+pub struct Synced {
+    /// Positions that moved, exclusive.
+    pub moved: Vec<(LedgerId, EntryId)>,
+    /// Seals that are recorded now.
+    pub sealed: Vec<(LedgerId, SealAnswer)>,
+}
+
 /// How a process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tail {
@@ -76,9 +85,9 @@ impl Disk {
         self.ledgers.values().any(|stored| stored.sealing || stored.synced < stored.batches.len())
     }
 
-    /// Syncs everything: the positions that moved, exclusive, and the seals that are recorded now.
-    pub fn sync(&mut self) -> (Vec<(LedgerId, EntryId)>, Vec<(LedgerId, SealAnswer)>) {
-        let (mut moved, mut sealed) = (Vec::new(), Vec::new());
+    /// Syncs everything.
+    pub fn sync(&mut self) -> Synced {
+        let Synced { mut moved, mut sealed } = Synced::default();
         for (ledger, stored) in &mut self.ledgers {
             let next = EntryId(stored.first + stored.batches.len() as u64);
             if stored.synced < stored.batches.len() {
@@ -92,7 +101,7 @@ impl Disk {
                 sealed.push((*ledger, *stored.sealed.get_or_insert(answer)));
             }
         }
-        (moved, sealed)
+        Synced { moved, sealed }
     }
 
     /// What the end of the process leaves; `power` whether what was not synced is lost, too.

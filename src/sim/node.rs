@@ -13,7 +13,7 @@ use crate::ledger::core::{
 use crate::metadata::{self, Command, Image, Reject, Response};
 
 use super::controller::Recoverer;
-use super::disk::Disk;
+use super::disk::{Disk, Synced};
 use super::partition::Part;
 use super::quorum::Told;
 use super::upload::Upload;
@@ -602,7 +602,7 @@ impl World {
         if let Some(process) = self.nodes[index].process.as_mut() {
             process.syncing = false;
         }
-        let (moved, sealed) = self.nodes[index].disk.sync();
+        let Synced { moved, sealed } = self.nodes[index].disk.sync();
         self.note("synced", index as u64);
         for (ledger, next) in moved {
             self.replica_event(index, index, ReplicaEvent::Synced { ledger, next });
