@@ -15,11 +15,7 @@ BUILT := $(CARGO_TARGET_DIR)/$(TRIPLE)/release/casemate
 TESTS := cargo test --release --locked --features failpoints
 ARGS ?=
 
-<<<<<<< HEAD
-.PHONY: build run test test-long test-clients test-tools bench fmt lint tidy fuzz clean setup test-connect test-streams test-faults sim
-=======
-.PHONY: build run cluster test test-long test-clients test-tools bench fmt lint tidy fuzz clean setup test-connect test-streams
->>>>>>> main
+.PHONY: build run cluster test test-long test-clients test-tools bench fmt lint tidy fuzz clean setup test-connect test-streams test-faults sim
 
 ## build: the stripped static binary dist/casemate
 build: setup
