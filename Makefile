@@ -76,6 +76,10 @@ lint: setup
 	@if command -v cargo-deny >/dev/null; then cargo deny --offline check bans licenses sources; \
 	 else echo 'cargo-deny is not installed: tests/tidy.rs held the policy of deny.toml'; fi
 
+## test-faults: faults on three real nodes in network namespaces under load, SECONDS (7200) of them; adds to earlier runs
+test-faults: setup
+	CASEMATE_TEST_SECONDS=$(or $(SECONDS),7200) $(TESTS) --test it -- --ignored --nocapture nothing_is_lost_under_faults
+
 ## sim: a cluster of three nodes under a seeded clock, network and disks: SEEDS (20000) runs from seed FIRST (1000)
 sim: setup
 	SIM_SEEDS=$(or $(SEEDS),20000) SIM_FIRST=$(or $(FIRST),1000) $(TESTS) --lib -- --ignored --nocapture campaign_of_many_seeds
