@@ -280,7 +280,7 @@ impl Fleet {
         let host = Network::address(node).to_string();
         let status = eventually("a status", LONG, || self.status(through));
         let nodes = status["nodes"].as_array().cloned().unwrap_or_default();
-        let found = nodes.iter().find(|n| n["address"].as_str().is_some_and(|a| a.starts_with(&format!("{host}:"))));
+        let found = nodes.iter().find(|n| n["host"] == host);
         found.and_then(|n| n["name"].as_str()).expect("the node is listed").to_owned()
     }
 
