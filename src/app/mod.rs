@@ -286,11 +286,14 @@ fn reason(reason: Option<String>) -> String {
 
 /// Lets another voter lead the quorum at once, instead of after it has missed this one.
 async fn hand_over(opened: &Opened) {
-    let members = opened.quorum.members();
+    if !opened.quorum.leads() {
+        return;
+    }
+    let Some(view) = opened.quorum.view().await else { return };
     let own = opened.broker.node;
-    let last = members.iter().find(|member| member.node == own).and_then(|member| member.matched);
-    let next = members.iter().filter(|member| member.voter && member.node != own).max_by_key(|member| member.matched);
-    if let Some(next) = next.filter(|next| opened.quorum.leads() && next.matched.is_some() && next.matched == last) {
+    let last = view.members.iter().find(|member| member.node == own).and_then(|member| member.end);
+    let others = view.members.iter().filter(|member| member.is_voter && member.node != own);
+    if let Some(next) = others.max_by_key(|member| member.end).filter(|next| next.end.is_some() && next.end == last) {
         let done = opened.quorum.hand_over(next.node).await;
         tracing::info!(to = %next.node, done, "handed over the lead of the metadata quorum");
     }

@@ -14,7 +14,7 @@ use crate::broker::{self, Broker, BrokerParts, HostHoldings, JoinParts, Registry
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::env::{Clock, Disk, Entropy, RealDisk};
-use crate::ledger;
+use crate::ledger::{PeerReplicas, Replicas};
 use crate::metadata::{Endpoint, Reject};
 use crate::object::Objects;
 use crate::quorum::{self, Quorum, QuorumOptions};
@@ -134,22 +134,21 @@ pub(super) async fn open(
 
     let control = Control::new(&cluster, &quorum, &clock);
     control.ask(config, &cluster, &wal, &registry);
+    let others: Arc<dyn Replicas> = Arc::new(PeerReplicas(cluster.peers.clone()));
     let join = JoinParts {
         quorum: &quorum,
         node,
         opened: &mut opened,
         registry: &registry,
-        peers: Some(cluster.peers.clone()),
+        others: Some(others.clone()),
         endpoints,
-        copies: ledger::REPLICAS_WANTED,
         clock: &*clock,
         registered: &|epoch, recovery| control.registered(epoch, recovery),
     };
     let joined = broker::join(join).await.map_err(join_error)?;
     let image = quorum.image().borrow().clone();
     let place = (config.node, joined.epoch);
-    let peers = Some(cluster.peers.clone());
-    let holdings = Arc::new(HostHoldings::new(joined.host.clone(), peers));
+    let holdings = Arc::new(HostHoldings::new(joined.host.clone(), Some(others)));
     broker::open_partitions(&registry, place, &image, &*holdings, clock.wall_ms()).map_err(storage)?;
     if let Some(torn) = &opened.report.torn {
         tracing::warn!(?torn, "the WAL ended in a torn tail; what was cut is kept in quarantine");

@@ -19,8 +19,8 @@ pub enum ProduceError {
     #[error("timestamp {timestamp} is out of the allowed range around {now}")]
     Timestamp { timestamp: i64, now: i64 },
     /// Of acks=all.
-    #[error("the ledger has {set} replicas, and min.insync.replicas asks for {needed}")]
-    NotEnoughReplicas { set: usize, needed: usize },
+    #[error("records are acknowledged at {copies} synced copies of {set}, and min.insync.replicas asks for {needed}")]
+    NotEnoughReplicas { set: usize, copies: usize, needed: usize },
     #[error("zstd needs Produce version 7 or newer")]
     CompressionVersion,
     /// Places within the batch, the first of them if there are many.

@@ -9,10 +9,9 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 
 use crate::base::{EntryId, LedgerId, PartitionId};
-use crate::ledger::{self, Host};
+use crate::ledger::{self, Host, Replicas};
 use crate::metadata::Replica;
 use crate::partition::Recovered;
-use crate::peer::Peers;
 
 /// One entry, without what is in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,13 +46,13 @@ pub trait Holdings: Send + Sync {
 /// What the node's host of ledgers holds, and other nodes' for what it lacks.
 pub struct HostHoldings {
     host: Arc<Host>,
-    /// The way to other nodes, if there is one.
-    peers: Option<Arc<Peers>>,
+    /// Other nodes, if there are any.
+    others: Option<Arc<dyn Replicas>>,
 }
 
 impl HostHoldings {
-    pub fn new(host: Arc<Host>, peers: Option<Arc<Peers>>) -> HostHoldings {
-        HostHoldings { host, peers }
+    pub fn new(host: Arc<Host>, others: Option<Arc<dyn Replicas>>) -> HostHoldings {
+        HostHoldings { host, others }
     }
 }
 
@@ -81,8 +80,8 @@ impl Holdings for HostHoldings {
 
     fn pull(&self, ledger: LedgerId, from: Replica) -> BoxFuture<'_, Result<(), PullError>> {
         Box::pin(async move {
-            let Some(peers) = &self.peers else { return Err(PullError("this node knows no others".to_owned())) };
-            let pulled = self.host.pull(ledger, from, peers, &mut |_| {}).await;
+            let Some(others) = &self.others else { return Err(PullError("this node knows no others".to_owned())) };
+            let pulled = self.host.pull(ledger, from, &**others, &mut |_| {}).await;
             pulled.map_err(|error| PullError(error.to_string()))
         })
     }

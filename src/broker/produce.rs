@@ -7,6 +7,7 @@ use bytes::Bytes;
 use crate::batch::{self, Compression, Header, StoredBatch, TimestampType};
 use crate::env::failpoint;
 use crate::ledger::LedgerError;
+use crate::ledger::core::write_quorum;
 use crate::metadata::Topic;
 use crate::partition::{AppendError, Appended, Guard, Origin, Partition, ProducerError};
 use crate::security::Permit;
@@ -52,9 +53,11 @@ impl Broker {
         debug_assert!(
             permit.covers(crate::security::Operation::Write, crate::security::Resource::topic(&partition.topic))
         );
+        // Durable is what the write quorum has; nothing waits for more copies.
         let (set, needed) = (self.ledger.set_size(), context.replicas_needed);
-        if set < needed {
-            return Err(ProduceError::NotEnoughReplicas { set, needed });
+        let copies = write_quorum(set);
+        if copies < needed {
+            return Err(ProduceError::NotEnoughReplicas { set, copies, needed });
         }
         let now_ms = self.clock.wall_ms();
         let bytes = records.len();
@@ -118,7 +121,7 @@ impl Broker {
         }
     }
 
-    /// Members that the ledger's set must have for acks=all: `min.insync.replicas`, but no more than the topic has replicas.
+    /// Copies that acks=all must wait for: `min.insync.replicas`, but no more than the topic has replicas.
     pub fn replicas_needed(&self, topic: &Topic, settings: &TopicSettings) -> usize {
         let least = settings.min_insync_replicas.min(topic.replication_factor.into());
         usize::try_from(least).unwrap_or(0)

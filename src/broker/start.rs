@@ -10,11 +10,11 @@ use crate::base::{BrokerEpoch, EntryId, LedgerId, NodeId, WalIncarnation};
 use crate::env::{Clock, Disk, Entropy};
 use crate::ledger::core::Identity;
 use crate::ledger::{
-    self, Host, HostReplicas, Hosted, LedgerWriter, NodeReplicas, RecoverError, RecoveryParts, UnreadableEntry,
+    self, Host, HostReplicas, Hosted, LedgerWriter, NodeReplicas, RecoverError, RecoveryParts, Replicas,
+    UnreadableEntry,
 };
 use crate::metadata::{self, Command, Endpoint, Image, Response};
 use crate::partition::RecoveredGap;
-use crate::peer::Peers;
 use crate::quorum::{ProposeError, Quorum};
 use crate::wal::{OpenError, PUT_BACK, RecordError, RecoveredEntry, RecoveryReport, Wal, WalEvents, WalOptions};
 
@@ -116,11 +116,9 @@ pub struct JoinParts<'a> {
     pub node: NodeId,
     pub opened: &'a mut OpenedWal,
     pub registry: &'a Arc<Registry>,
-    /// The way to other nodes; `None` for one that has none.
-    pub peers: Option<Arc<Peers>>,
+    /// What other nodes hold; `None` for one that has none.
+    pub others: Option<Arc<dyn Replicas>>,
     pub endpoints: Vec<Endpoint>,
-    /// Copies that its ledgers should have, its own among them, where there are so many brokers.
-    pub copies: usize,
     pub clock: &'a dyn Clock,
     /// Told of the registration: from then on the process may be fenced, and can recover ledgers.
     pub registered: &'a (dyn Fn(BrokerEpoch, RecoveryParts) + Sync),
@@ -128,7 +126,9 @@ pub struct JoinParts<'a> {
 
 /// Registers the broker, waits until what its predecessors wrote has an end, and opens its own ledger.
 pub async fn join(parts: JoinParts<'_>) -> Result<Joined, StartError> {
-    let JoinParts { quorum, node, opened, registry, peers, endpoints, copies, clock, registered } = parts;
+    let JoinParts { quorum, node, opened, registry, others, endpoints, clock, registered } = parts;
+    // Nobody carries entries from a node that has no way to others.
+    let copies = if others.is_some() { ledger::REPLICAS_WANTED } else { 1 };
     let (wal, hosted, held) = (&opened.wal, opened.hosted.clone(), std::mem::take(&mut opened.held));
     let incarnation = wal.incarnation();
     let before = quorum.image().borrow().clone();
@@ -147,9 +147,9 @@ pub async fn join(parts: JoinParts<'_>) -> Result<Joined, StartError> {
     let host = on_disk(wal, move |wal| Host::start(node, wal.clone(), held, &hosted, &image)).await??;
     // From now on, for others may wait for this node as a replica before it has a ledger of its own.
     tokio::spawn(ledgers::follow(Arc::downgrade(&host), quorum.image()));
-    let local = Arc::new(HostReplicas(host.clone()));
+    let local = HostReplicas(host.clone());
     let recovery = RecoveryParts {
-        replicas: Arc::new(NodeReplicas { own: node, local, peers }),
+        replicas: Arc::new(NodeReplicas { own: node, local, others }),
         registrations: Arc::new(QuorumRegistrations(quorum.clone())),
     };
     registered(epoch, recovery.clone());

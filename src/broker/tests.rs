@@ -14,6 +14,7 @@ use super::*;
 use crate::base::{ClusterId, Offset, PartitionId, ProducerId};
 use crate::batch::{Header, StoredBatch, sample};
 use crate::env::{Disk, SeededEntropy, SimDisk, SystemClock, SystemEntropy};
+use crate::ledger::{Hosted, Replicas};
 use crate::metadata::Command;
 use crate::object::faults::FaultyStore;
 use crate::object::{ObjectOptions, Place};
@@ -56,8 +57,15 @@ impl World {
         let options = QuorumOptions { dir: self.metadata.path().join("metadata"), node: NODE, create: Create::Quorum };
         let quorum = Quorum::start(options, Arc::new(SystemEntropy)).await.expect("a quorum");
         quorum.propose(&Command::InitCluster { cluster: CLUSTER, generation: 1 }).await.expect("proposed");
-        open_broker(NODE, quorum, Arc::new(self.disk.clone()), self.store.clone()).await
+        open_broker(NODE, quorum, Arc::new(self.disk.clone()), self.store.clone(), None).await
     }
+}
+
+/// What there is of other nodes.
+pub(super) struct Neighbours {
+    pub replicas: Arc<dyn Replicas>,
+    /// Lets them use this node's ledgers, before it joins.
+    pub serve: Box<dyn FnOnce(Arc<Hosted>) + Send>,
 }
 
 /// A process of a node, on its disk.
@@ -66,6 +74,7 @@ pub(super) async fn open_broker(
     quorum: Arc<Quorum>,
     disk: Arc<dyn Disk>,
     store: Arc<FaultyStore>,
+    neighbours: Option<Neighbours>,
 ) -> Arc<Broker> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let registry = Arc::new(Registry::new(1 << 20, 1 << 40, clock.clone()));
@@ -75,21 +84,23 @@ pub(super) async fn open_broker(
     let opened = tokio::task::spawn_blocking(move || open_wal(disk, &SeededEntropy::new(seed), wal, &image, for_wal));
     let mut opened = opened.await.expect("no panic").expect("a WAL");
     let wal = opened.wal.clone();
+    let others = neighbours.map(|Neighbours { replicas, serve }| {
+        serve(opened.hosted.clone());
+        replicas
+    });
     let joined = join(JoinParts {
         quorum: &quorum,
         node,
         opened: &mut opened,
         registry: &registry,
-        peers: None,
+        others: others.clone(),
         endpoints: Vec::new(),
-        // Nobody carries entries to other nodes here.
-        copies: 1,
         clock: &*clock,
         registered: &|_, _| (),
     });
     let joined = joined.await.expect("joined");
     let image = quorum.image().borrow().clone();
-    let holdings = Arc::new(HostHoldings::new(joined.host.clone(), None));
+    let holdings = Arc::new(HostHoldings::new(joined.host.clone(), others));
     open_partitions(&registry, (node, joined.epoch), &image, &*holdings, clock.wall_ms()).expect("partitions");
     let objects = Objects::in_store(
         store,

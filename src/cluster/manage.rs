@@ -165,10 +165,10 @@ impl Manager {
                 let answer = self.peers.call(leader, Class::Control, ask.encode(true), STATUS).await;
                 match answer.ok().and_then(|answer| Managed::decode(&answer).ok()) {
                     Some(managed) => managed,
-                    None => self.status(),
+                    None => self.status().await,
                 }
             }
-            (Ask::Status, _) => self.status(),
+            (Ask::Status, _) => self.status().await,
             (_, Some(leader)) if !passed_on && leader != self.node => {
                 match self.peers.call(leader, Class::Control, ask.encode(true), PASSED_ON).await {
                     Ok(answer) => Managed::decode(&answer)
@@ -184,7 +184,7 @@ impl Manager {
     /// What the leader does.
     async fn lead(&self, ask: Ask) -> Managed {
         match ask {
-            Ask::Status => self.status(),
+            Ask::Status => self.status().await,
             Ask::Add(command) => self.propose(&command).await,
             Ask::Remove(node) => self.remove(node).await,
             Ask::Promote(node) => self.promote(node).await,
@@ -192,9 +192,10 @@ impl Manager {
         }
     }
 
-    fn status(&self) -> Managed {
+    async fn status(&self) -> Managed {
+        let view = if self.quorum.leads() { self.quorum.view().await } else { None };
         let (image, quorum) = (self.quorum.image().borrow().clone(), self.quorum.status());
-        Managed::Status(Box::new(Status::gather(self.node, &image, &quorum, &self.quorum.members())))
+        Managed::Status(Box::new(Status::gather(self.node, &image, &quorum, view.as_ref())))
     }
 
     async fn propose(&self, command: &Command) -> Managed {
@@ -225,11 +226,10 @@ impl Manager {
     }
 
     async fn promote(&self, node: NodeId) -> Managed {
-        let members = self.quorum.members();
         if node == self.node {
             return Managed::Done;
         }
-        if !members.iter().any(|member| member.node == node && member.voter) {
+        if !self.quorum.status().voters.contains(&node) {
             return refused(format!("node {node} has no vote in the metadata quorum and cannot lead it: name a voter"));
         }
         if self.quorum.hand_over(node).await {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::base::codec::{DecodeError, Reader, Writer};
 use crate::base::{BrokerEpoch, ClusterId, DirectoryId, EntryId, LedgerId, NodeId};
 use crate::metadata::{Endpoint, Image, NodeState};
-use crate::quorum::{Member, QuorumStatus};
+use crate::quorum::{QuorumStatus, QuorumView};
 
 /// The cluster as one node knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,11 +65,12 @@ pub struct LedgerStatus {
 }
 
 impl Status {
-    /// What the node `seen_by` knows.
-    pub fn gather(seen_by: NodeId, image: &Image, quorum: &QuorumStatus, members: &[Member]) -> Status {
+    /// What the node `seen_by` knows; `view` if it leads the quorum.
+    pub fn gather(seen_by: NodeId, image: &Image, quorum: &QuorumStatus, view: Option<&QuorumView>) -> Status {
         let nodes = image.nodes.iter().map(|(id, node)| {
-            let member = members.iter().find(|member| member.node == *id);
-            let last = quorum.last_index.unwrap_or(0);
+            let voter = quorum.voters.contains(id).then_some(true);
+            let member = view.and_then(|view| view.members.iter().find(|member| member.node == *id));
+            let end = quorum.last_index.map_or(0, |last| last.saturating_add(1));
             NodeStatus {
                 node: *id,
                 name: node.name.clone(),
@@ -79,8 +80,8 @@ impl Status {
                 identity: node.identity.clone(),
                 state: node.state,
                 draining: node.draining,
-                votes: member.map(|member| member.voter),
-                lag: member.and_then(|member| member.matched).map(|matched| last.saturating_sub(matched)),
+                votes: voter.or_else(|| quorum.learners.contains(id).then_some(false)),
+                lag: member.and_then(|member| member.end).map(|has| end.saturating_sub(has)),
                 broker: image.brokers.get(id).map(|broker| BrokerStatus {
                     epoch: broker.epoch,
                     fenced: broker.fenced,

@@ -57,40 +57,57 @@ fn decoded(answer: Result<bytes::Bytes, PeerError>) -> Result<wire::Answer, Stri
     wire::Answer::decode(&answer).map_err(|error| error.to_string())
 }
 
-/// The replicas of all nodes: this one's directly, the others' over the peer plane.
+/// The replicas of other nodes, over the peer plane.
+pub struct PeerReplicas(pub Arc<Peers>);
+
+impl Replicas for PeerReplicas {
+    fn ask(&self, node: NodeId, request: wire::Request) -> BoxFuture<'static, Result<wire::Answer, String>> {
+        let peers = self.0.clone();
+        async move { decoded(peers.call(node, Class::Ledger, request.encode(), ANSWER_WITHIN).await) }.boxed()
+    }
+
+    fn read(&self, node: NodeId, read: wire::Read) -> BoxFuture<'static, Result<wire::ReadAnswer, String>> {
+        let peers = self.0.clone();
+        async move {
+            let answer = peers.call(node, Class::Bulk, read.encode(), READ_WITHIN).await;
+            let answer = answer.map_err(|error| error.to_string())?;
+            wire::ReadAnswer::decode(&answer).map_err(|error| error.to_string())
+        }
+        .boxed()
+    }
+}
+
+/// The replicas of all nodes: this one's directly.
 pub struct NodeReplicas {
     pub own: NodeId,
-    pub local: Arc<dyn Replicas>,
+    pub local: HostReplicas,
     /// `None` for a node that has no others.
-    pub peers: Option<Arc<Peers>>,
+    pub others: Option<Arc<dyn Replicas>>,
 }
 
 impl NodeReplicas {
-    fn peers(&self, node: NodeId) -> Result<Arc<Peers>, String> {
-        self.peers.clone().ok_or_else(|| format!("node {node} is out of reach: this node has no place among others"))
+    fn of(&self, node: NodeId) -> Result<&dyn Replicas, String> {
+        if node == self.own {
+            return Ok(&self.local);
+        }
+        let alone = || format!("node {node} is out of reach: this node has no place among others");
+        self.others.as_deref().ok_or_else(alone)
     }
 }
 
 impl Replicas for NodeReplicas {
     fn ask(&self, node: NodeId, request: wire::Request) -> BoxFuture<'static, Result<wire::Answer, String>> {
-        if node == self.own {
-            return self.local.ask(node, request);
+        match self.of(node) {
+            Ok(replicas) => replicas.ask(node, request),
+            Err(alone) => std::future::ready(Err(alone)).boxed(),
         }
-        let peers = self.peers(node);
-        async move { decoded(peers?.call(node, Class::Ledger, request.encode(), ANSWER_WITHIN).await) }.boxed()
     }
 
     fn read(&self, node: NodeId, read: wire::Read) -> BoxFuture<'static, Result<wire::ReadAnswer, String>> {
-        if node == self.own {
-            return self.local.read(node, read);
+        match self.of(node) {
+            Ok(replicas) => replicas.read(node, read),
+            Err(alone) => std::future::ready(Err(alone)).boxed(),
         }
-        let peers = self.peers(node);
-        async move {
-            let answer = peers?.call(node, Class::Bulk, read.encode(), READ_WITHIN).await;
-            let answer = answer.map_err(|error| error.to_string())?;
-            wire::ReadAnswer::decode(&answer).map_err(|error| error.to_string())
-        }
-        .boxed()
     }
 }
 

@@ -12,21 +12,17 @@ mod host;
 mod links;
 pub mod placement;
 mod recover;
-mod replica;
 pub mod wire;
 mod writer;
 
 pub use drive::{Answering, DriveParts, Link, Links, NotSent, Openings, drive};
 pub use host::{Found, HeldEntry, Host, Hosted, PullError, ReadFailed, UnreadableEntry};
-pub use links::{HostReplicas, NodeReplicas, PeerLinks};
+pub use links::{HostReplicas, NodeReplicas, PeerLinks, PeerReplicas};
 pub use recover::{RecoverError, RecoveryParts, Registrations, Replicas, recover_ledger, recover_ledgers};
-pub use replica::{LocalReplica, Replica};
 pub use writer::{
     Durable, ENTRY_HEAD_BYTES, LedgerError, LedgerEvents, LedgerWriter, Proposal, REPLICAS_WANTED, batch_of,
     decode_entry, writer_options,
 };
 
-#[cfg(test)]
-mod contract;
 #[cfg(test)]
 mod drive_tests;

@@ -487,3 +487,22 @@ pub fn decode_entry(payload: &[u8]) -> Result<(PartitionId, &[u8]), DecodeError>
 pub fn batch_of(payload: Bytes) -> Bytes {
     payload.slice(ENTRY_HEAD_BYTES.min(payload.len())..)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::{LeaderEpoch, Offset};
+    use crate::batch::sample;
+
+    #[test]
+    fn an_entry_names_its_partition() {
+        let mut batch = sample::batch(3, 1);
+        batch.place(Offset(40), LeaderEpoch(2));
+        let partition = PartitionId { topic: TopicId([9; 16]), index: 12 };
+        let head = encode_head(partition, &batch.head);
+        let payload = [&head[..], &batch.body[..]].concat();
+        let (found, bytes) = decode_entry(&payload).expect("as written");
+        assert_eq!((found, bytes), (partition, &batch.to_contiguous()[..]));
+        assert!(decode_entry(&payload[..20]).is_err());
+    }
+}

@@ -152,16 +152,8 @@ pub struct QuorumStatus {
     /// Index of the last applied entry.
     pub applied: Option<u64>,
     pub voters: Vec<NodeId>,
-}
-
-/// A member of the quorum, as this node knows it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Member {
-    pub node: NodeId,
-    /// Or a learner, which has the log and no vote.
-    pub voter: bool,
-    /// Last entry of the log that it is known to have; only the leader knows any.
-    pub matched: Option<u64>,
+    /// Members that have the log and no vote.
+    pub learners: Vec<NodeId>,
 }
 
 pub struct Quorum {
@@ -412,8 +404,13 @@ impl Quorum {
     pub fn status(&self) -> QuorumStatus {
         let metrics = self.raft.metrics().borrow().clone();
         let applied = metrics.last_applied.map(|id| id.index);
-        let mut voters: Vec<_> = metrics.membership_config.voter_ids().map(node_of).collect();
-        voters.sort_unstable();
+        let membership = metrics.membership_config.membership();
+        let by_node = |mut nodes: Vec<NodeId>| {
+            nodes.sort_unstable();
+            nodes
+        };
+        let voters = by_node(membership.voter_ids().map(node_of).collect());
+        let learners = by_node(membership.learner_ids().map(node_of).collect());
         QuorumStatus {
             leader: metrics.current_leader.map(node_of),
             term: metrics.current_term,
@@ -422,6 +419,7 @@ impl Quorum {
             committed: self.committed.load(Ordering::Relaxed).max(applied.map_or(0, |index| index + 1)),
             applied,
             voters,
+            learners,
         }
     }
 
@@ -435,22 +433,6 @@ impl Quorum {
             Ok(Tell::Described(view)) => Some(view),
             _ => None,
         }
-    }
-
-    /// Voters and learners, by node.
-    pub fn members(&self) -> Vec<Member> {
-        let metrics = self.raft.metrics().borrow().clone();
-        let membership = metrics.membership_config.membership();
-        let voters: std::collections::BTreeSet<u64> = membership.voter_ids().collect();
-        let matched = |id: &u64| match &metrics.replication {
-            Some(_) if *id == metrics.id => metrics.last_log_index,
-            Some(replication) => replication.get(id).copied().flatten().map(|at| at.index),
-            None => None,
-        };
-        let member = |id: &u64| Member { node: node_of(*id), voter: voters.contains(id), matched: matched(id) };
-        let mut members: Vec<_> = membership.nodes().map(|(id, _)| member(id)).collect();
-        members.sort_unstable_by_key(|member| member.node);
-        members
     }
 
     /// Everything, as of now, in one piece; [`Quorum::restore`] takes it back.

@@ -217,6 +217,11 @@ impl<M: Machine> Shard<M> {
                 *state = Phase::Closed;
                 return Err(CoordinatorError::NotCoordinator);
             }
+            if matches!(error, StoreError::Append(AppendError::Moving)) {
+                tracing::info!(partition = %self.partition.id, "a coordinator pauses: its partition is about to move");
+                *state = Phase::New;
+                return Err(CoordinatorError::NotCoordinator);
+            }
             tracing::error!(partition = %self.partition.id, %error, "a coordinator's records cannot be stored; it is loaded again");
             *state = Phase::New;
             return Err(CoordinatorError::NotAvailable);

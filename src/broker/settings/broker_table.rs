@@ -14,7 +14,9 @@ const ALL_PROTOCOLS: &str = "classic and consumer groups are always offered";
 const WHEN_DURABLE: &str = "a commit is answered when it is durable";
 const NO_TWO_PHASE: &str = "two-phase commit (KIP-939) is not available in this release";
 const ALWAYS_VERIFIED: &str = "a partition's part in a transaction is always checked";
-const ONE_NODE: &str = "a single node replicates nothing";
+const LEDGERS: &str = "nodes copy ledgers, with bounds of their own";
+const CLUSTER_TOOL: &str = "racks are given by casemate cluster add-node";
+const ALWAYS: &str = "it always is so";
 const BOUNDED_BYTES: &str = "requests in progress are bounded by bytes for each connection";
 const OWN_THREADS: &str = "threads are set in [limits]";
 const BUILT_IN: &str = "no classes are loaded into the process, remove it";
@@ -63,16 +65,16 @@ pub(super) const SERVER: &[Setting] = &[
         "Whether TLS clients need a certificate.",
     )
     .derived("mutual TLS, which is always on"),
-    unset("broker.rack", TEXT, "Rack of this node.").without_effect(ONE_NODE),
+    unset("broker.rack", TEXT, "Rack of this node.").without_effect(CLUSTER_TOOL),
     unset("leader.replication.throttled.rate", UNSIGNED_LONG, "Bytes per second that throttled replicas may be sent.")
         .dynamic()
-        .without_effect(ONE_NODE),
+        .without_effect(LEDGERS),
     unset("follower.replication.throttled.rate", UNSIGNED_LONG, "Bytes per second that throttled replicas may take.")
         .dynamic()
-        .without_effect(ONE_NODE),
+        .without_effect(LEDGERS),
     unset("replica.alter.log.dirs.io.max.bytes.per.second", UNSIGNED_LONG, "Bytes per second between log folders.")
         .dynamic()
-        .without_effect(ONE_NODE),
+        .without_effect(LEDGERS),
     broker(
         "auto.create.topics.enable",
         Kind::Boolean,
@@ -183,7 +185,7 @@ pub(super) const SERVER: &[Setting] = &[
     broker("queued.max.request.bytes", ANY_LONG, "-1", "Most bytes of requests that wait.")
         .without_effect(BOUNDED_BYTES),
     broker("request.timeout.ms", ANY_INT, "30000", "Milliseconds that one broker waits for another.")
-        .without_effect(ONE_NODE),
+        .without_effect(LEDGERS),
     broker("socket.listen.backlog.size", POSITIVE_INT, "50", "Connections that wait to be accepted.")
         .without_effect("the queue has a fixed size"),
     broker("socket.receive.buffer.bytes", ANY_INT, "102400", "Bytes of a socket's receive buffer.")
@@ -201,21 +203,21 @@ pub(super) const SERVER: &[Setting] = &[
         .without_effect(OWN_THREADS)
         .dynamic(),
     broker("num.replica.fetchers", POSITIVE_INT, "1", "Threads that copy from one other broker.")
-        .without_effect(ONE_NODE)
+        .without_effect(LEDGERS)
         .dynamic(),
     broker("replica.lag.time.max.ms", ANY_LONG, "30000", "Milliseconds after which a slow replica is out of sync.")
-        .without_effect(ONE_NODE),
+        .without_effect(LEDGERS),
     broker(
         "replica.fetch.max.bytes",
         UNSIGNED_INT,
         "1048576",
         "Most bytes that a replica copies of one partition at once.",
     )
-    .without_effect(ONE_NODE),
+    .without_effect(LEDGERS),
     broker("auto.leader.rebalance.enable", Kind::Boolean, "true", "Whether leadership is balanced among brokers.")
-        .without_effect(ONE_NODE),
+        .without_effect(ALWAYS),
     broker("controlled.shutdown.enable", Kind::Boolean, "true", "Whether a broker hands over before it stops.")
-        .without_effect(ONE_NODE),
+        .without_effect(ALWAYS),
     refused("log.dir", "data are in the folder of the configuration file or in data_dir"),
     refused("metadata.log.dir", "metadata are in the folder of the configuration file or in data_dir"),
     refused("inter.broker.listener.name", "nodes talk to one another over a listener of their own, remove it"),
@@ -349,8 +351,7 @@ pub(super) const COORDINATORS: &[Setting] = &[
         "3",
         "Replication factor of the topic of transactions.",
     ),
-    broker("transaction.state.log.min.isr", POSITIVE_INT, "2", "Synced copies that the topic of transactions needs.")
-        .without_effect(ONE_NODE),
+    broker("transaction.state.log.min.isr", POSITIVE_INT, "2", "Synced copies that the topic of transactions needs."),
     broker(
         "transaction.state.log.segment.bytes",
         POSITIVE_INT,

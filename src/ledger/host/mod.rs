@@ -13,6 +13,8 @@
 //! Locks: `state` here is taken before the WAL's, and never while a callback of the WAL's user runs.
 
 mod asked;
+#[cfg(test)]
+mod contract_tests;
 mod hosted;
 mod index;
 mod pull;

@@ -1,21 +1,16 @@
 //! Copies to this WAL what it lacks of a ledger that has an end, from another holder.
 
 use std::sync::Arc;
-use std::time::Duration;
-
-use futures_util::future::BoxFuture;
 
 use crate::base::limits::LEDGER_READ_BYTES_MAX;
 use crate::base::{EntryId, LedgerId, NodeId};
 use crate::metadata;
-use crate::peer::{Class, PeerError, Peers, Refused};
+use crate::peer::Refused;
 
 use super::super::core::Reply;
+use super::super::recover::Replicas;
 use super::super::wire::{Answer, Read, ReadAnswer};
 use super::Host;
-
-/// How long one answer may take.
-const READ_WITHIN: Duration = Duration::from_secs(30);
 
 /// Why this WAL still lacks entries. What was copied stays copied.
 #[derive(Debug, thiserror::Error)]
@@ -27,8 +22,8 @@ pub enum PullError {
          they are to be had when they are in object storage"
     )]
     BeginsAbove { ledger: LedgerId, first: EntryId, uploaded: EntryId },
-    #[error(transparent)]
-    Peer(#[from] PeerError),
+    #[error("node {node} did not answer: {reason}")]
+    NoAnswer { node: NodeId, reason: String },
     #[error("the entries that came are not what was asked for: {0}")]
     Answer(String),
     #[error("entry {entry} of ledger {ledger} is not held there; {first} to {next} are")]
@@ -41,25 +36,6 @@ pub enum PullError {
     Refused { ledger: LedgerId, reason: String },
 }
 
-/// Answers reads of the holder.
-pub(super) trait Source: Sync {
-    fn read(&self, read: Read) -> BoxFuture<'_, Result<ReadAnswer, PullError>>;
-}
-
-struct OverPeers<'a> {
-    peers: &'a Peers,
-    node: NodeId,
-}
-
-impl Source for OverPeers<'_> {
-    fn read(&self, read: Read) -> BoxFuture<'_, Result<ReadAnswer, PullError>> {
-        Box::pin(async move {
-            let answer = self.peers.call(self.node, Class::Bulk, read.encode(), READ_WITHIN).await?;
-            ReadAnswer::decode(&answer).map_err(|error| PullError::Answer(error.to_string()))
-        })
-    }
-}
-
 impl Host {
     /// Copies what this WAL lacks of `ledger`, which must have an end, from the WAL `from`; `progress` is told of each
     /// position up to which everything is held. Safe to repeat and to run twice at once.
@@ -67,17 +43,7 @@ impl Host {
         self: &Arc<Self>,
         ledger: LedgerId,
         from: metadata::Replica,
-        peers: &Peers,
-        progress: &mut (dyn FnMut(EntryId) + Send),
-    ) -> Result<(), PullError> {
-        self.pull_by(ledger, from, &OverPeers { peers, node: from.node }, progress).await
-    }
-
-    pub(super) async fn pull_by(
-        self: &Arc<Self>,
-        ledger: LedgerId,
-        from: metadata::Replica,
-        source: &dyn Source,
+        others: &dyn Replicas,
         progress: &mut (dyn FnMut(EntryId) + Send),
     ) -> Result<(), PullError> {
         let refused = |Refused(reason): Refused| PullError::Refused { ledger, reason };
@@ -88,7 +54,8 @@ impl Host {
             let Some((next, end, uploaded)) = self.lacks(ledger)? else { return Ok(()) };
             let max_bytes = LEDGER_READ_BYTES_MAX as u32;
             let read = Read { to: from.incarnation, ledger, from: next, below: end, max_bytes };
-            let payloads = match source.read(read).await? {
+            let answer = others.read(from.node, read).await;
+            let payloads = match answer.map_err(|reason| PullError::NoAnswer { node: from.node, reason })? {
                 ReadAnswer::Entries { first, payloads } if first == next && payloads.len() as u64 <= end.0 - next.0 => {
                     payloads
                 }

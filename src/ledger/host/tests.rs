@@ -1,25 +1,24 @@
 //! The host as a whole, on the simulated disk, asked through its services as a peer asks.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use tokio::runtime::Runtime;
 
 use super::*;
 use crate::base::{BrokerEpoch, LeaderEpoch, Offset, TopicId, WalIncarnation};
 use crate::batch::sample;
 use crate::env::{SeededEntropy, SimDisk};
-use crate::ledger::contract::{self, Bench};
+use crate::ledger::Replicas;
 use crate::ledger::core::Reply;
 use crate::ledger::wire::{Answer, Ask, Read, ReadAnswer, Request};
 use crate::ledger::writer::encode_head;
-use crate::ledger::{LocalReplica, Replica};
 use crate::peer::{Answering, Caller, Class, Service};
-use crate::wal::{AppendError, Entry, SealAnswer, SealError, Synced, WalEvents, WalOptions};
+use crate::wal::{Entry, Synced, WalEvents, WalOptions};
 
-const WRITER: NodeId = NodeId(1);
+pub(super) const WRITER: NodeId = NodeId(1);
 const OWN: NodeId = NodeId(2);
 const OPTIONS: WalOptions = WalOptions { segment_bytes: 64 << 10, budget_bytes: 512 << 10, queue_bytes: 1 << 20 };
 
@@ -42,17 +41,17 @@ impl WalEvents for Own {
 }
 
 /// A node with its disk.
-struct Node {
-    disk: SimDisk,
-    wal: Arc<Wal>,
+pub(super) struct Node {
+    pub(super) disk: SimDisk,
+    pub(super) wal: Arc<Wal>,
     hosted: Arc<Hosted>,
-    host: Arc<Host>,
+    pub(super) host: Arc<Host>,
     own: Arc<Own>,
-    image: Image,
+    pub(super) image: Image,
 }
 
 impl Node {
-    fn start(disk: SimDisk, seed: u64, image: Image) -> Node {
+    pub(super) fn start(disk: SimDisk, seed: u64, image: Image) -> Node {
         Self::start_with(disk, seed, image, OPTIONS)
     }
 
@@ -99,12 +98,12 @@ impl Node {
         service.call(&caller, request)
     }
 
-    fn ask(&self, from: NodeId, ledger: LedgerId, ask: Ask) -> Answering {
+    pub(super) fn ask(&self, from: NodeId, ledger: LedgerId, ask: Ask) -> Answering {
         let request = Request { to: self.wal.incarnation(), ledger, ask }.encode().to_bytes();
         self.call(from, self.hosted.ledger_service(), Class::Ledger, request)
     }
 
-    fn asked(&self, from: NodeId, ledger: LedgerId, ask: Ask) -> Reply {
+    pub(super) fn asked(&self, from: NodeId, ledger: LedgerId, ask: Ask) -> Reply {
         reply(runtime().block_on(self.ask(from, ledger, ask)).expect("answered").to_bytes())
     }
 
@@ -128,21 +127,21 @@ impl Node {
 }
 
 /// One runtime for all blocking calls of a test's thread.
-fn runtime() -> &'static Runtime {
+pub(super) fn runtime() -> &'static Runtime {
     static RUNTIME: std::sync::OnceLock<Runtime> = std::sync::OnceLock::new();
     RUNTIME.get_or_init(|| Runtime::new().expect("a runtime"))
 }
 
-fn reply(answer: Bytes) -> Reply {
+pub(super) fn reply(answer: Bytes) -> Reply {
     Answer::decode(&answer).expect("decodes").reply
 }
 
-fn partition(index: i32) -> PartitionId {
+pub(super) fn partition(index: i32) -> PartitionId {
     PartitionId { topic: TopicId([1; 16]), index }
 }
 
 /// Entry `id` of any ledger: of partition 0 or 1, by turns.
-fn payload(id: u64) -> Payload {
+pub(super) fn payload(id: u64) -> Payload {
     let mut batch = sample::batch(3, id as i64);
     batch.place(Offset(id as i64 * 3), LeaderEpoch(1));
     Payload::new(encode_head(partition(id as i32 % 2), &batch.head), batch.body)
@@ -177,7 +176,7 @@ fn image(ledgers: &[(u64, metadata::Ledger)]) -> Image {
     Image { ledgers, next_ledger, ..Image::default() }
 }
 
-fn open_ledgers(ids: &[u64]) -> Image {
+pub(super) fn open_ledgers(ids: &[u64]) -> Image {
     image(&ids.iter().map(|id| (*id, recorded(None, 0))).collect::<Vec<_>>())
 }
 
@@ -405,12 +404,18 @@ struct Pulled<'a> {
     read_bytes: u32,
 }
 
-impl pull::Source for Pulled<'_> {
-    fn read(&self, read: Read) -> futures_util::future::BoxFuture<'_, Result<ReadAnswer, PullError>> {
+impl Replicas for Pulled<'_> {
+    fn ask(&self, _: NodeId, _: Request) -> BoxFuture<'static, Result<Answer, String>> {
+        Box::pin(std::future::ready(Err("a pull only reads".to_owned())))
+    }
+
+    fn read(&self, _: NodeId, read: Read) -> BoxFuture<'static, Result<ReadAnswer, String>> {
+        let request = Read { max_bytes: read.max_bytes.min(self.read_bytes), ..read }.encode().slice(1..);
+        // Begun on a runtime, as on a node.
+        let (service, node) = (self.node.hosted.read_service(), OWN);
         Box::pin(async move {
-            let request = Read { max_bytes: read.max_bytes.min(self.read_bytes), ..read }.encode().slice(1..);
-            let answer = self.node.call(OWN, self.node.hosted.read_service(), Class::Bulk, request).await;
-            let answer = answer.map_err(|refused| PullError::Answer(refused.0))?.to_bytes();
+            let caller = Caller { node, subject: "CN=n".into(), class: Class::Bulk, process: 1, joining: false };
+            let answer = service.call(&caller, request).await.map_err(|refused| refused.0)?.to_bytes();
             Ok(ReadAnswer::decode(&answer).expect("decodes"))
         })
     }
@@ -426,7 +431,7 @@ fn a_ledger_with_an_end_is_pulled_from_a_holder() {
     let pull = |node: &Node, read_bytes: u32| {
         let from = Pulled { node: &source, read_bytes };
         let (replica, mut progress) = (source.replica(), Vec::new());
-        let pulled = runtime().block_on(node.host.pull_by(L, replica, &from, &mut |through| progress.push(through.0)));
+        let pulled = runtime().block_on(node.host.pull(L, replica, &from, &mut |through| progress.push(through.0)));
         (pulled, progress)
     };
 
@@ -465,98 +470,8 @@ fn a_pull_can_run_as_a_task() {
     fn is_send<T: Send>(_: &T) {}
     let node = Node::start(SimDisk::new(), 1, open_ledgers(&[7]));
     let _context = runtime().enter();
-    let check = |peers: &crate::peer::Peers| {
-        is_send(&node.host.pull(L, node.replica(), peers, &mut |_| {}));
+    let check = |others: &dyn Replicas| {
+        is_send(&node.host.pull(L, node.replica(), others, &mut |_| {}));
     };
     let _ = check;
-}
-
-/// The host behind its services, for the suite of every replica.
-struct Hosting {
-    node: Node,
-    announced: Arc<Mutex<Vec<(LedgerId, EntryId)>>>,
-}
-
-struct OverWire {
-    hosted: Arc<Hosted>,
-    to: WalIncarnation,
-    announced: Arc<Mutex<Vec<(LedgerId, EntryId)>>>,
-}
-
-impl OverWire {
-    fn call(&self, ledger: LedgerId, ask: Ask) -> Answering {
-        let caller = Caller { node: WRITER, subject: "CN=n".into(), class: Class::Ledger, process: 1, joining: false };
-        let request = Request { to: self.to, ledger, ask }.encode().to_bytes();
-        self.hosted.ledger_service().call(&caller, request)
-    }
-}
-
-fn note(announced: &Mutex<Vec<(LedgerId, EntryId)>>, reply: Reply) {
-    let Reply::Position { ledger, synced, .. } = reply else { return };
-    let mut all = announced.lock().unwrap_or_else(PoisonError::into_inner);
-    let known = all.iter().filter(|(of, _)| *of == ledger).count() as u64;
-    all.extend((known..synced.0).map(|entry| (ledger, EntryId(entry))));
-}
-
-impl Replica for OverWire {
-    fn append(&self, entry: Entry) -> Result<(), AppendError> {
-        let payloads = vec![Payload::new(entry.head, entry.body)];
-        let mut answering = self.call(entry.ledger, Ask::Append { durable: EntryId(0), first: entry.entry, payloads });
-        match answering.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Pending => {
-                let announced = self.announced.clone();
-                runtime().spawn(async move { note(&announced, reply(answering.await.expect("synced").to_bytes())) });
-                Ok(())
-            }
-            Poll::Ready(answer) => match reply(answer.expect("answered").to_bytes()) {
-                Reply::Sealed { .. } => Err(AppendError::Sealed),
-                Reply::OutOfSequence { expected, .. } => Err(AppendError::OutOfSequence { expected }),
-                position @ Reply::Position { .. } => {
-                    note(&self.announced, position);
-                    Ok(())
-                }
-                other => panic!("{other:?}"),
-            },
-        }
-    }
-
-    fn seal(&self, ledger: LedgerId) -> Result<SealAnswer, SealError> {
-        match reply(runtime().block_on(self.call(ledger, Ask::Seal)).expect("answered").to_bytes()) {
-            Reply::SealAnswer { through, uncertain_from, .. } => Ok(SealAnswer { through, uncertain_from }),
-            other => panic!("{other:?}"),
-        }
-    }
-}
-
-impl Bench for Hosting {
-    fn replica(&self) -> Arc<dyn Replica> {
-        let (hosted, to) = (self.node.hosted.clone(), self.node.wal.incarnation());
-        Arc::new(OverWire { hosted, to, announced: self.announced.clone() })
-    }
-
-    fn announced(&self) -> Vec<(LedgerId, EntryId)> {
-        self.announced.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn restart(&mut self) {
-        let disk = self.node.disk.fork();
-        self.node.wal.close();
-        disk.power_on(7);
-        let image = self.node.image.clone();
-        *self = Hosting::start(disk, image);
-    }
-}
-
-impl Hosting {
-    fn start(disk: SimDisk, image: Image) -> Hosting {
-        Hosting { node: Node::start(disk, 1, image), announced: Arc::default() }
-    }
-}
-
-#[test]
-fn the_host_keeps_the_contract_of_a_replica() {
-    contract::suite(&mut Hosting::start(SimDisk::new(), open_ledgers(&[7, 99, 100])));
-    // And beside it the WAL that the host stands on.
-    let node = Node::start(SimDisk::new(), 1, open_ledgers(&[]));
-    assert!(LocalReplica(node.wal.clone()).seal(L).is_ok());
 }

@@ -1,19 +1,23 @@
 //! Several brokers in one process: one quorum, a simulated disk for each, one object store, and a network between them
-//! that loses, delays and doubles what is said, but never lets one request overtake another.
+//! that loses, delays and doubles what is said, but never lets one request overtake another. Their ledgers have replicas
+//! on one another (`ledgers.rs`).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{self, IoSlice};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use tokio::runtime::{Handle, Runtime};
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
 
 use super::super::{AdmissionService, MarkerService, NoAnswer, Remote};
+use super::ledgers::{LedgerPort, Served};
 use crate::base::{LeaderEpoch, NodeId, Offset, PartitionId, TopicId};
-use crate::broker::tests::{CLUSTER, batch, open_broker, permit};
+use crate::broker::tests::{CLUSTER, Neighbours, batch, open_broker, permit};
 use crate::broker::{
     Broker, InTransaction, OFFSETS_TOPIC, OffsetQuery, ProduceContext, ProduceError, TRANSACTIONS_TOPIC,
 };
@@ -49,7 +53,13 @@ type Fates = Box<dyn FnMut(NodeId, NodeId, u8) -> Fate + Send>;
 
 /// The network.
 pub struct Net {
-    services: Mutex<HashMap<NodeId, (Arc<Dispatch>, Handle)>>,
+    pub(super) services: Mutex<HashMap<NodeId, Served>>,
+    /// Nodes whose entries reach no other node.
+    pub(super) isolated: Mutex<BTreeSet<NodeId>>,
+    /// Told whenever one of the two has changed.
+    pub(super) changed: watch::Sender<()>,
+    /// Processes ever started.
+    processes: AtomicU64,
     fates: Mutex<Fates>,
     /// Requests by kind that have arrived.
     arrived: Mutex<BTreeMap<u8, usize>>,
@@ -67,12 +77,34 @@ impl Net {
     /// Hands a request over; its second phase runs on the other node.
     pub fn deliver(&self, from: NodeId, to: NodeId, request: Bytes) -> Option<tokio::task::JoinHandle<Option<Bytes>>> {
         let services = self.services.lock().unwrap_or_else(PoisonError::into_inner);
-        let (dispatch, handle) = services.get(&to)?;
+        let Served { dispatch, handle, .. } = services.get(&to)?;
         *self.arrived.lock().unwrap_or_else(PoisonError::into_inner).entry(request[0]).or_default() += 1;
         let caller = Caller { node: from, subject: "CN=n".into(), class: Class::Control, process: 1, joining: false };
         let _runs_there = handle.enter();
         let answering = dispatch.call(&caller, request);
         Some(handle.spawn(async move { answering.await.ok().map(|body| body.to_bytes()) }))
+    }
+
+    fn serve(&self, number: NodeId, served: Served) {
+        self.services.lock().unwrap_or_else(PoisonError::into_inner).insert(number, served);
+        self.changed.send_replace(());
+    }
+
+    fn remove(&self, number: NodeId) {
+        self.services.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
+        self.changed.send_replace(());
+    }
+
+    /// From now on what a node writes to its ledgers stays on it.
+    pub fn isolate(&self, number: NodeId) {
+        self.isolated.lock().unwrap_or_else(PoisonError::into_inner).insert(number);
+        self.changed.send_replace(());
+    }
+
+    /// And no longer.
+    pub fn reconnect(&self, number: NodeId) {
+        self.isolated.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
+        self.changed.send_replace(());
     }
 
     async fn carry(&self, from: NodeId, to: NodeId, request: Bytes) -> Option<Bytes> {
@@ -211,6 +243,9 @@ impl Cluster {
         });
         let net = Net {
             services: Mutex::default(),
+            isolated: Mutex::default(),
+            changed: watch::Sender::default(),
+            processes: AtomicU64::new(0),
             fates: Mutex::new(Box::new(|_, _, _| Fate::Arrives)),
             arrived: Mutex::default(),
         };
@@ -250,15 +285,18 @@ impl Cluster {
         let machine = self.machines.get_mut(&number).expect("there");
         let runtime = runtime();
         let disk = Arc::new(HeldDisk(machine.disk.clone(), machine.lock.clone()));
-        let broker = runtime.block_on(open_broker(number, self.quorum.clone(), disk, self.store.clone()));
+        let (dispatch, process) = (Arc::new(Dispatch::default()), self.net.processes.fetch_add(1, Relaxed));
+        let ledgers = Arc::new(LedgerPort { net: self.net.clone(), from: number });
+        let (net, handle, services) = (self.net.clone(), runtime.handle().clone(), dispatch.clone());
+        let serve = move |hosted| net.serve(number, Served { dispatch: services, hosted, handle, process });
+        let neighbours = Neighbours { replicas: ledgers.clone(), serve: Box::new(serve) };
+        let opening = open_broker(number, self.quorum.clone(), disk, self.store.clone(), Some(neighbours));
+        let broker = runtime.block_on(opening);
         broker.set_remote(Arc::new(Port { net: self.net.clone(), from: number }));
-        let dispatch = Dispatch::default();
         dispatch.add(kind::ADMIT, Arc::new(AdmissionService::new(broker.clone())));
         dispatch.add(kind::MARKERS, Arc::new(MarkerService::new(broker.clone())));
-        let mut services = self.net.services.lock().unwrap_or_else(PoisonError::into_inner);
-        services.insert(number, (Arc::new(dispatch), runtime.handle().clone()));
-        drop(services);
         runtime.spawn(broker.clone().follow_metadata());
+        runtime.spawn(broker.clone().run_ledger(ledgers));
         runtime.spawn(broker.clone().run_coordinators());
         // Only what is about to move is uploaded: no interval passes here.
         runtime.spawn(broker.clone().run_uploader());
@@ -267,7 +305,7 @@ impl Cluster {
 
     /// The process ends abruptly, and with it what it had not synced.
     pub fn kill(&mut self, number: NodeId) {
-        self.net.services.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
+        self.net.remove(number);
         let machine = self.machines.get_mut(&number).expect("there");
         let Some(process) = machine.process.take() else { return };
         machine.disk.power_off();
@@ -332,7 +370,7 @@ impl Cluster {
         }
     }
 
-    /// Moves a partition with all that it has: its leader does it as soon as that is wished.
+    /// Has a partition moved to another node, which takes what it lacks of the ledgers from others.
     pub fn hand_over(&self, topic: &str, index: i32, target: NodeId) {
         let partition = self.id(topic, index);
         let change = TargetChange { partition, target: Some(target), preferred: None };
