@@ -43,6 +43,14 @@ pub enum Cut {
     Between(u8, u8),
 }
 
+impl Drop for Network {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.remove();
+        }
+    }
+}
+
 /// The bridge and the nodes' namespaces.
 pub struct Network {
     nodes: u8,
@@ -67,6 +75,15 @@ impl Network {
             run("ip", &["-n", &name, "link", "set", "lo", "up"]);
         }
         Network { nodes }
+    }
+
+    /// Takes all of it away; a process that is still inside keeps nothing of it but an interface without a peer.
+    fn remove(&self) {
+        for node in 1..=self.nodes {
+            run("ip", &["netns", "delete", &namespace(node)]);
+        }
+        run("ip", &["link", "delete", "br0"]);
+        run("umount", &["-l", "/run"]);
     }
 
     pub fn address(node: u8) -> Ipv4Addr {
