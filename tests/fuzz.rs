@@ -343,8 +343,9 @@ fn requests_to_join_and_to_manage() {
         committed: 5,
         applied: Some(4),
         voters: vec![node],
+        learners: Vec::new(),
     };
-    let status = cluster::Status::gather(node, &image, &quorum, &[]);
+    let status = cluster::Status::gather(node, &image, &quorum, None);
     seeds.push(cluster::Managed::Status(Box::new(status)).encode().to_vec());
     fuzz("requests to join and to manage", &seeds, |input| {
         if let Ok(asked) = cluster::JoinAsk::decode(input) {
