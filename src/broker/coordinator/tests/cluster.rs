@@ -298,6 +298,8 @@ impl Cluster {
         runtime.spawn(broker.clone().follow_metadata());
         runtime.spawn(broker.clone().run_ledger(ledgers));
         runtime.spawn(broker.clone().run_coordinators());
+        // Only what is about to move is uploaded: no interval passes here.
+        runtime.spawn(broker.clone().run_uploader());
         machine.process = Some(Process { broker, runtime });
     }
 
