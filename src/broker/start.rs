@@ -154,7 +154,7 @@ pub async fn join(parts: JoinParts<'_>) -> Result<Joined, StartError> {
     };
     registered(epoch, recovery.clone());
     settle_predecessors(quorum, node, epoch, &recovery).await?;
-    let (id, replicas) = open_ledger(quorum, node, epoch, copies).await?;
+    let (id, replicas) = open_ledger(quorum, node, epoch).await?;
     let options = ledger::writer_options(wal.queue_bytes());
     let ledger = LedgerWriter::new(own, (id, &replicas), options, wal.clone(), registry.clone());
     let listener: Arc<dyn WalEvents> = ledger.clone();
@@ -207,13 +207,12 @@ async fn open_ledger(
     quorum: &Quorum,
     node: NodeId,
     epoch: BrokerEpoch,
-    copies: usize,
 ) -> Result<(LedgerId, Vec<metadata::Replica>), StartError> {
     let mut image = quorum.image();
     let mut told = false;
     loop {
         let now = image.borrow_and_update().clone();
-        let replicas = ledger::placement::choose_replicas(&now, node, copies);
+        let replicas = ledger::placement::choose_replicas(&now, node, ledger::REPLICAS_WANTED);
         let replicas = replicas.ok_or(metadata::Reject::UnknownBroker(node))?;
         if replicas.len() > 1 || now.may_write_alone(node) {
             let write_quorum = ledger::core::write_quorum(replicas.len()) as u8;

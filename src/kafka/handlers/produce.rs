@@ -200,8 +200,8 @@ impl Handlers {
         self.broker.append(permit, partition, records, context, guard).await
     }
 
-    /// The request's timeout is no bound here. In Kafka it bounds the wait for other replicas, and the write quorum is
-    /// this node alone: its own sync answers, with acks=all as with acks=1.
+    /// The request's timeout is no bound here. In Kafka it bounds the wait for other replicas; here what was appended becomes
+    /// durable at the write quorum or its leader changes, and that is the answer, with acks=all as with acks=1.
     fn answer(&self, request: Request, topics: Vec<(TopicProduceData, Vec<Part>)>) -> Reply {
         let broker = self.broker.clone();
         let metrics = self.metrics.clone();
