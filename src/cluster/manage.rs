@@ -192,8 +192,12 @@ impl Manager {
         }
     }
 
+    /// A first node answers before it has founded its cluster, which has no id then.
     fn status(&self) -> Managed {
         let (image, quorum) = (self.quorum.image().borrow().clone(), self.quorum.status());
+        if image.cluster.is_zero() {
+            return refused(format!("node {} does not know its cluster yet: try again in a moment", self.node));
+        }
         Managed::Status(Box::new(Status::gather(self.node, &image, &quorum, &self.quorum.members())))
     }
 
