@@ -15,7 +15,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::base::NodeId;
 use crate::base::limits::PEER_LEDGER_BODY_BYTES_MAX;
@@ -33,6 +33,9 @@ const MESSAGE_BYTES: usize = 1 << 20;
 const MESSAGES_MAX: usize = 16;
 /// How often the writer is told the time.
 const TICK: Duration = Duration::from_millis(100);
+/// How often brokers that are no members are tried. A writer forgets a spare when it gives it up as a member, and nothing else
+/// tells that it can be reached again; less often than a member is given up, so that one that comes and goes is not in and out.
+const OFFER_EVERY: Duration = Duration::from_secs(3);
 /// Pause after a connection that was not to be had, or not of use.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -105,8 +108,13 @@ impl Driver {
         let mut image = self.parts.image.clone();
         image.mark_changed();
         let mut deciding = FuturesUnordered::new();
+        let (mut reached, mut offer_at) = (FuturesUnordered::new(), begun + OFFER_EVERY);
         loop {
             self.follow_members();
+            if self.parts.clock.boottime() >= offer_at {
+                offer_at = self.parts.clock.boottime() + OFFER_EVERY;
+                reached.extend(self.spares().into_iter().map(|(replica, link)| reach(replica, link)));
+            }
             if let Some(proposal) = self.writer.take_proposal() {
                 let (close, outcome) = (proposal.close, self.parts.openings.open(proposal));
                 deciding.push(async move { (close, outcome.await) });
@@ -128,9 +136,24 @@ impl Driver {
                     }
                     self.writer.step(WriterEvent::Decided { close, outcome });
                 }
+                // The writer may have given it up when it was out of reach; from now on it is a spare again.
+                Some(spare) = reached.next() => self.offer(spare),
                 // A task that ended; the set only has to be emptied.
                 Some(_) = self.tasks.join_next() => {}
             }
+        }
+    }
+
+    /// Brokers that may serve and are no members, with the ways to them.
+    fn spares(&self) -> Vec<(metadata::Replica, Arc<dyn Link>)> {
+        let others = self.up.values().filter(|replica| !self.members.contains_key(&replica.node));
+        others.filter_map(|replica| Some((*replica, self.parts.links.link(replica.node)?))).collect()
+    }
+
+    /// Tells the writer of a broker that was reached, if it is still one.
+    fn offer(&self, spare: Option<metadata::Replica>) {
+        if let Some(spare) = spare.filter(|spare| self.up.get(&spare.node) == Some(spare)) {
+            self.writer.step(WriterEvent::NodeUp(spare));
         }
     }
 
@@ -169,6 +192,12 @@ impl Driver {
         }
         self.up = now;
     }
+}
+
+/// The broker, if there is a connection to it within a moment.
+async fn reach(replica: metadata::Replica, link: Arc<dyn Link>) -> Option<metadata::Replica> {
+    let connected = timeout(OFFER_EVERY, link.connected()).await;
+    matches!(connected, Ok(Ok(_))).then_some(replica)
 }
 
 /// Carries entries to one member, and its answers back, over one connection after the other.

@@ -322,6 +322,29 @@ async fn a_replica_that_is_gone_is_replaced_and_nobody_above_learns_of_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_given_up_and_can_be_reached_again_takes_the_place_of_the_next_that_goes() {
+    let world = World::new(3, Duration::from_millis(1));
+    let written = world.write(&[1, 2, 3]);
+    written.append(0..50).await;
+    let await_set = async |set: &[i32]| {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while written.set() != set {
+            assert!(Instant::now() < deadline, "the set is {:?}, not {set:?}", written.set());
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    world.cut(2, true);
+    await_set(&[1, 3]).await;
+    // No image tells of it: the broker was registered all the time.
+    world.cut(2, false);
+    world.cut(3, true);
+    await_set(&[1, 2]).await;
+    written.append(50..100).await;
+    written.durable(100).await;
+    written.driver.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_second_copy_nothing_is_durable_and_all_of_it_is_when_the_others_are_back() {
     let world = World::new(3, Duration::from_millis(1));
     let written = world.write(&[1, 2, 3]);

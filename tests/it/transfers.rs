@@ -96,9 +96,10 @@ fn good(what: &'static str, code: i16) -> Result<(), Trouble> {
     if code == 0 { Ok(()) } else { Err(Trouble::Code(what, code)) }
 }
 
-/// Errors after which the same request is sent again: loading, moving, the transaction before still completing.
+/// Errors after which the same request is sent again: loading, moving, too few copies, the transaction before still
+/// completing. A batch that is sent again has its sequence number.
 fn again(code: i16) -> bool {
-    [5, 6, 14, 15, 16, 51].contains(&code)
+    [5, 6, 7, 14, 15, 16, 19, 20, 51].contains(&code)
 }
 
 pub struct Mover<'a> {
@@ -222,8 +223,7 @@ impl<'a> Mover<'a> {
             };
             let answer = leader.call(version, &request)?;
             let code = answer.responses[0].partition_responses[0].error_code;
-            // 19: the coordinator was not there; 51 the transaction before is being completed.
-            if code == 19 || again(code) {
+            if again(code) {
                 if [5, 6].contains(&code) {
                     self.leaders.remove(&partition);
                 }

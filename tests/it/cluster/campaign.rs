@@ -211,6 +211,21 @@ fn make_topics(route: &Route) {
     }
 }
 
+/// Ends the load with its life.
+struct Ended<'a> {
+    shared: &'a Shared,
+    ledger: &'a Ledger,
+    commits: &'a Commits,
+}
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        self.ledger.stop.store(true, Ordering::Relaxed);
+        self.commits.stop.store(true, Ordering::Relaxed);
+    }
+}
+
 /// One round in a folder of its own.
 fn round(dir: &Path, seed: u64, trouble: Duration) -> Result<Shown, String> {
     let began = Instant::now();
@@ -226,6 +241,8 @@ fn round(dir: &Path, seed: u64, trouble: Duration) -> Result<Shown, String> {
         Round { fleet: fleet.clone(), route: route.clone(), rng, active: Vec::new(), faults: BTreeMap::new() };
     let threads = load::start(&shared, PARTITIONS, PARTITIONS, PARTITIONS);
     let outcome = std::thread::scope(|scope| {
+        // Also when this thread panics: nobody would ever be told otherwise.
+        let _ended = Ended { shared: &shared, ledger: &ledger, commits: &commits };
         for number in 0..transfers::CLIENTS {
             let (route, ledger) = (&*route, &ledger);
             scope.spawn(move || transfers::client(route, number, seed, ledger));
@@ -237,11 +254,8 @@ fn round(dir: &Path, seed: u64, trouble: Duration) -> Result<Shown, String> {
         round.trouble(Instant::now() + trouble);
         println!("  mended after {:?}", began.elapsed());
         let outcome = drained(&shared, &fleet, &round);
-        ledger.stop.store(true, Ordering::Relaxed);
-        commits.stop.store(true, Ordering::Relaxed);
         outcome
     });
-    shared.stop.store(true, Ordering::Relaxed);
     let panics = threads.into_iter().map(std::thread::JoinHandle::join).filter(Result::is_err).count();
     outcome?;
     if panics > 0 {

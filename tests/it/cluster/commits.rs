@@ -40,7 +40,8 @@ fn commit(client: &mut Client, name: &str, offset: i64) -> std::io::Result<i16> 
         .with_generation_id_or_member_epoch(-1)
         .with_topics(vec![named.with_partitions(vec![partition])]);
     let answer = client.call(8, &request)?;
-    Ok(answer.topics[0].partitions[0].error_code)
+    let partition = answer.topics.first().and_then(|topic| topic.partitions.first());
+    partition.map(|p| p.error_code).ok_or_else(|| std::io::Error::other("no answer for the partition"))
 }
 
 /// The committed offset; an error while the coordinator moves.
@@ -50,10 +51,10 @@ fn committed(client: &mut Client, name: &str) -> std::io::Result<i64> {
         .with_group_id(GroupId(text(name)))
         .with_topics(Some(vec![named.with_partition_indexes(vec![0])]));
     let answer = client.call(7, &request)?;
-    let partition = &answer.topics[0].partitions[0];
-    match (answer.error_code, partition.error_code) {
-        (0, 0) => Ok(partition.committed_offset),
-        (code, other) => Err(std::io::Error::other(format!("errors {code} and {other}"))),
+    let partition = answer.topics.first().and_then(|topic| topic.partitions.first());
+    match (answer.error_code, partition) {
+        (0, Some(partition)) if partition.error_code == 0 => Ok(partition.committed_offset),
+        (code, _) => Err(std::io::Error::other(format!("error {code}"))),
     }
 }
 

@@ -52,6 +52,8 @@ pub struct Fleet {
     pub fenced: AtomicU64,
     stop: AtomicBool,
     wiped: AtomicU64,
+    /// The key of the cluster's authority, which an operator keeps elsewhere.
+    authority: Mutex<Vec<u8>>,
 }
 
 impl Fleet {
@@ -66,6 +68,7 @@ impl Fleet {
             fenced: AtomicU64::new(0),
             stop: AtomicBool::new(false),
             wiped: AtomicU64::new(0),
+            authority: Mutex::default(),
         });
         std::fs::write(fleet.passphrase(), PASSPHRASE).expect("the passphrase can be written");
         use std::os::unix::fs::PermissionsExt;
@@ -76,6 +79,8 @@ impl Fleet {
         let (listen, peer) = (fleet.listen(1), fleet.peer(1));
         let (folder, host) = (text(&fleet.folder(1)), Network::address(1).to_string());
         ran(&["init", &folder, "--host", &host, "--listen", &listen, "--peer-listen", &peer]);
+        let key = std::fs::read(fleet.folder(1).join("tls/ca.key")).expect("init makes an authority");
+        *fleet.authority.lock().expect("no holder panics") = key;
         let watched = fleet.clone();
         std::thread::spawn(move || watched.supervise());
         fleet.start(1, Duration::ZERO);
@@ -270,7 +275,15 @@ impl Fleet {
             output.status.success().then_some(())
         });
         let number = self.wiped.fetch_add(1, Ordering::Relaxed) + 1;
+        // The key is brought to where a node is added, and taken away again.
+        let key = self.folder(through).join("tls/ca.key");
+        if !key.exists() {
+            std::fs::write(&key, &*self.authority.lock().expect("no holder panics")).expect("the key can be written");
+            use std::os::unix::fs::PermissionsExt;
+            std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).expect("its mode");
+        }
         self.invite(node, &format!("n{node}-{number}"), through);
+        std::fs::remove_file(&key).expect("the key can be taken away");
         self.start(node, Duration::ZERO);
         self.await_whole();
     }
@@ -280,7 +293,7 @@ impl Fleet {
         let host = Network::address(node).to_string();
         let status = eventually("a status", LONG, || self.status(through));
         let nodes = status["nodes"].as_array().cloned().unwrap_or_default();
-        let found = nodes.iter().find(|n| n["address"].as_str().is_some_and(|a| a.starts_with(&format!("{host}:"))));
+        let found = nodes.iter().find(|n| n["host"] == host);
         found.and_then(|n| n["name"].as_str()).expect("the node is listed").to_owned()
     }
 
