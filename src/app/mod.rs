@@ -41,6 +41,9 @@ use open::{Opened, Place};
 
 /// How long a node that stops waits until others lead what it led.
 const STEP_DOWN_WAIT: Duration = Duration::from_secs(5);
+/// How long it then still answers clients: who asks it is told the new leader and goes there, while one whose connection
+/// just ends looks for the leader by its own timers, which takes seconds in some clients.
+const TELL_CLIENTS: Duration = Duration::from_millis(500);
 /// How long it waits until the others know that it has stopped.
 const LEAVE_WAIT: Duration = Duration::from_secs(2);
 
@@ -310,9 +313,12 @@ async fn drain(
     tracing::info!("stopping");
     let bound = Duration::from_millis(config.options.limits.drain_ms);
     let (node, epoch) = (opened.broker.node, opened.broker.epoch);
-    let left = cluster::step_down(&opened.quorum, node, STEP_DOWN_WAIT.min(bound / 3)).await;
-    if left > 0 {
-        tracing::info!(partitions = left, "others take over the rest when this node has stopped");
+    let stepped = cluster::step_down(&opened.quorum, node, STEP_DOWN_WAIT.min(bound / 3)).await;
+    if stepped.given > 0 {
+        tokio::time::sleep(TELL_CLIENTS.min(bound / 10)).await;
+    }
+    if stepped.left > 0 {
+        tracing::info!(partitions = stepped.left, "others take over the rest when this node has stopped");
     }
     // First what waits, so that connections have nothing left to wait for.
     opened.broker.begin_stop();

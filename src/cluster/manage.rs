@@ -192,9 +192,13 @@ impl Manager {
         }
     }
 
+    /// A first node answers before it has founded its cluster, which has no id then.
     async fn status(&self) -> Managed {
         let view = if self.quorum.leads() { self.quorum.view().await } else { None };
         let (image, quorum) = (self.quorum.image().borrow().clone(), self.quorum.status());
+        if image.cluster.is_zero() {
+            return refused(format!("node {} does not know its cluster yet: try again in a moment", self.node));
+        }
         Managed::Status(Box::new(Status::gather(self.node, &image, &quorum, view.as_ref())))
     }
 

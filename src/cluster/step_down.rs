@@ -26,14 +26,23 @@ fn targets(image: &Image, node: NodeId) -> Vec<TargetChange> {
     led.map(|(id, _)| id).filter_map(change).collect()
 }
 
-/// Gives away what `node` leads, for as long as `within`. Answers how many partitions are left: others take them when this
-/// process is fenced.
-pub async fn step_down(quorum: &Quorum, node: NodeId, within: Duration) -> usize {
+/// What became of the partitions that a node led.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SteppedDown {
+    /// Led by others now.
+    pub given: usize,
+    /// Others take them when this process is fenced.
+    pub left: usize,
+}
+
+/// Gives away what `node` leads, for as long as `within`.
+pub async fn step_down(quorum: &Quorum, node: NodeId, within: Duration) -> SteppedDown {
     let leads = |image: &Image| partitions(image).filter(|(_, partition)| partition.leader == node).count();
     let mut image = quorum.image();
     if quorum.leads_alone() {
-        return 0;
+        return SteppedDown::default();
     }
+    let before = leads(&image.borrow().clone());
     let giving = async {
         let changes = targets(&image.borrow().clone(), node);
         if changes.is_empty() {
@@ -47,7 +56,8 @@ pub async fn step_down(quorum: &Quorum, node: NodeId, within: Duration) -> usize
         while leads(&image.borrow_and_update().clone()) > 0 && image.changed().await.is_ok() {}
     };
     let _ = timeout(within, giving).await;
-    leads(&quorum.image().borrow().clone())
+    let left = leads(&quorum.image().borrow().clone());
+    SteppedDown { given: before.saturating_sub(left), left }
 }
 
 /// The process has stopped its work: others may take over at once what it still leads.
