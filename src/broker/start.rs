@@ -127,8 +127,6 @@ pub struct JoinParts<'a> {
 /// Registers the broker, waits until what its predecessors wrote has an end, and opens its own ledger.
 pub async fn join(parts: JoinParts<'_>) -> Result<Joined, StartError> {
     let JoinParts { quorum, node, opened, registry, others, endpoints, clock, registered } = parts;
-    // Nobody carries entries from a node that has no way to others.
-    let copies = if others.is_some() { ledger::REPLICAS_WANTED } else { 1 };
     let (wal, hosted, held) = (&opened.wal, opened.hosted.clone(), std::mem::take(&mut opened.held));
     let incarnation = wal.incarnation();
     let before = quorum.image().borrow().clone();

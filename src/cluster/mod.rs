@@ -37,6 +37,8 @@ use crate::quorum::Transport;
 use crate::security::NodeTls;
 use crate::security::bundle::KnownNode;
 
+#[cfg(test)]
+pub(crate) use controller::{Action, Controller, View};
 pub use controller_run::{ControllerParts, Recoverer, run as run_controller};
 pub use heartbeat::{Facts, Fenced, Grants, HeartbeatService, Heartbeats};
 pub use join::{JoinAnswer, JoinAsk, JoinError, JoinService, catch_up, has_joined, join};

@@ -1,18 +1,19 @@
 //! The broker on the quorum's leader: who lives, whose ledgers are recovered, who leads instead.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::time::Duration;
 
 use crate::base::{BrokerEpoch, EntryId, LedgerId, NodeId};
+use crate::broker::Load;
+use crate::cluster::{Action, Controller, Heartbeat, Leases, Verdict, View};
 use crate::ledger::core::{Identity, Recovery, RecoveryAction, RecoveryEvent, Registered, Reply, Request};
-use crate::metadata::{Assignment, Command, Holder, Image, Response};
+use crate::metadata::{Command, Holder, Image, Response};
 
-use super::node::{Ask, LEASE, Message, partition_id};
+use super::node::{Ask, Message};
 use super::quorum::Told;
 use super::world::{World, index_of, node_id};
-use super::{Batch, MS, Micros, PARTITIONS};
-
-/// What a new controller waits for, and how long after the last heartbeat a broker is fenced.
-const FENCE_AFTER: Micros = LEASE + 100 * MS;
+use super::{Batch, MS, Micros};
 
 /// The recovery of one ledger.
 pub struct Recoverer {
@@ -20,52 +21,82 @@ pub struct Recoverer {
     next_tick: Micros,
 }
 
+/// What a process does as the controller, while it leads.
+#[derive(Default)]
+pub struct Leading {
+    leases: Leases,
+    /// Of one time of leading, with the election that began it.
+    controller: Option<(u64, Controller)>,
+    /// Proposals whose outcome is not known yet; nothing is decided meanwhile.
+    pending: usize,
+}
+
 impl World {
     pub fn heartbeat(&mut self, index: usize, from: usize, epoch: BrokerEpoch, sent: Micros) {
-        if !self.leads(index) {
-            return;
+        // A majority is asked before anything is granted.
+        let leads = self.leads(index) && self.leader_works() == Some(index);
+        let (image, now) = (self.image_at(index), Duration::from_micros(self.now));
+        let beat = Heartbeat { node: node_id(from), epoch, wal_used: 0, wal_budget: 1, load: Load::default() };
+        let Some(process) = self.nodes[index].process.as_mut() else { return };
+        match process.leading.leases.hear(now, leads, &image, beat) {
+            Verdict::Granted => self.send(index, from, Message::Granted { sent, lease: true }),
+            Verdict::Fenced => self.send(index, from, Message::Granted { sent, lease: false }),
+            Verdict::NotNow => {}
         }
-        let image = self.image_at(index);
-        let lease = match image.brokers.get(&node_id(from)) {
-            Some(broker) if broker.epoch == epoch => !broker.fenced,
-            // Registered, and not applied here yet.
-            Some(broker) if broker.epoch < epoch => return,
-            Some(_) => false,
-            None => return,
-        };
-        let now = self.now;
-        if let Some(process) = self.nodes[index].process.as_mut() {
-            process.heard.insert(node_id(from), now);
-        }
-        self.send(index, from, Message::Granted { sent, lease });
     }
 
     pub fn controller_tick(&mut self, index: usize) {
+        let leads = self.leads(index);
+        let (election, now) = (self.quorum.elections, Duration::from_micros(self.now));
+        let image = self.image_at(index);
         let Some(process) = self.nodes[index].process.as_mut() else { return };
-        if self.quorum.leader != Some(index) {
-            process.heard.clear();
+        if !leads {
+            process.leading.controller = None;
+            process.leading.pending = 0;
             process.recoverers.clear();
             return;
         }
-        if !self.leads(index) {
-            return;
+        if process.leading.controller.as_ref().is_none_or(|(begun, _)| *begun != election) {
+            process.leading.leases.begin(now);
+            process.leading.controller = Some((election, Controller::new(now)));
+            process.leading.pending = 0;
+            process.recoverers.clear();
         }
-        let image = self.image_at(index);
-        self.fence_the_silent(index, &image);
-        self.recover(index, &image);
-        self.assign(index, &image);
-        self.look_after_uploads(index, &image);
+        self.drive_recoverers(index, &image);
+        let Some(process) = self.nodes[index].process.as_mut() else { return };
+        let Leading { leases, controller: Some((_, controller)), pending: 0 } = &mut process.leading else { return };
+        let overdue = leases.overdue(now, &image);
+        let loads = BTreeMap::new();
+        let actions = controller.step(&View { now, image: &image, overdue: &overdue, loads: &loads });
+        for (node, _) in overdue {
+            self.note("fences", node.0 as u64);
+        }
+        for action in actions {
+            match action {
+                Action::Propose(command) => {
+                    if let Some(process) = self.nodes[index].process.as_mut() {
+                        process.leading.pending += 1;
+                    }
+                    self.propose(index, command, Ask::Control);
+                }
+                Action::Recover(ledger) => self.recover(index, ledger, &image),
+            }
+        }
     }
 
-    fn fence_the_silent(&mut self, index: usize, image: &Image) {
-        let (now, since) = (self.now, self.quorum.leads_since);
-        let Some(process) = self.nodes[index].process.as_ref() else { return };
-        let silent = |node: &NodeId| now > process.heard.get(node).copied().unwrap_or(0).max(since) + FENCE_AFTER;
-        let fenced = image.brokers.iter().filter(|(node, broker)| !broker.fenced && silent(node));
-        let fenced: Vec<_> = fenced.map(|(node, broker)| (*node, broker.epoch)).collect();
-        for (node, epoch) in fenced {
-            self.note("fences", node.0 as u64);
-            self.propose(index, Command::FenceBroker { node, epoch }, Ask::Control);
+    /// The outcome of something that the controller proposed is known, or given up.
+    pub fn controlled(&mut self, index: usize) {
+        if let Some(process) = self.nodes[index].process.as_mut() {
+            process.leading.pending = process.leading.pending.saturating_sub(1);
+        }
+    }
+
+    fn recovered(&mut self, index: usize, ledger: LedgerId, succeeded: bool) {
+        let now = Duration::from_micros(self.now);
+        let Some(process) = self.nodes[index].process.as_mut() else { return };
+        process.recoverers.remove(&ledger);
+        if let Some((_, controller)) = &mut process.leading.controller {
+            controller.recovered(now, ledger, succeeded);
         }
     }
 
@@ -81,28 +112,30 @@ impl World {
         image.brokers.iter().map(registered).collect()
     }
 
-    fn recover(&mut self, index: usize, image: &Rc<Image>) {
-        let open = image.ledgers.iter().filter(|(_, l)| l.end.is_none() && image.is_writer_fenced(l));
-        let open: Vec<LedgerId> = open.map(|(id, _)| *id).collect();
+    fn recover(&mut self, index: usize, ledger: LedgerId, image: &Image) {
+        let nodes = self.registered_brokers(index, image);
         let (now, plant) = (self.now, self.bugs.ledger);
+        let Some(recorded) = image.ledgers.get(&ledger) else { return };
+        let (core, actions) = Recovery::new(ledger, recorded, nodes, plant);
         if let Some(process) = self.nodes[index].process.as_mut() {
-            process.recoverers.retain(|ledger, _| open.contains(ledger));
+            process.recoverers.insert(ledger, Recoverer { core, next_tick: now + 200 * MS });
         }
-        for ledger in open {
+        self.note("recovers", ledger.0);
+        self.recoverer_actions(index, ledger, actions);
+    }
+
+    fn drive_recoverers(&mut self, index: usize, image: &Image) {
+        let now = self.now;
+        let Some(process) = self.nodes[index].process.as_mut() else { return };
+        let mut due = Vec::new();
+        for (ledger, recoverer) in process.recoverers.iter_mut().filter(|(_, r)| now >= r.next_tick) {
+            recoverer.next_tick = now + 200 * MS;
+            due.push(*ledger);
+        }
+        for ledger in due {
             let nodes = self.registered_brokers(index, image);
-            let Some(process) = self.nodes[index].process.as_mut() else { return };
-            let Some(recoverer) = process.recoverers.get_mut(&ledger) else {
-                let (core, actions) = Recovery::new(ledger, &image.ledgers[&ledger], nodes, plant);
-                process.recoverers.insert(ledger, Recoverer { core, next_tick: now + 200 * MS });
-                self.note("recovers", ledger.0);
-                self.recoverer_actions(index, ledger, actions);
-                continue;
-            };
-            if now >= recoverer.next_tick {
-                recoverer.next_tick = now + 200 * MS;
-                self.recoverer_event(index, ledger, RecoveryEvent::Nodes(nodes));
-                self.recoverer_event(index, ledger, RecoveryEvent::Tick);
-            }
+            self.recoverer_event(index, ledger, RecoveryEvent::Nodes(nodes));
+            self.recoverer_event(index, ledger, RecoveryEvent::Tick);
         }
     }
 
@@ -149,18 +182,15 @@ impl World {
     }
 
     pub fn end_set(&mut self, index: usize, ledger: LedgerId, end: EntryId, told: Told) {
-        let event = match told {
-            Told::Applied(Response::Ok) => RecoveryEvent::EndSet { end },
-            _ => {
-                // Another attempt begins anew.
-                if let Some(process) = self.nodes[index].process.as_mut() {
-                    process.recoverers.remove(&ledger);
-                }
-                return;
+        match told {
+            Told::Applied(Response::Ok) => {
+                self.note("end", ledger.0 << 16 | end.0);
+                self.recoverer_event(index, ledger, RecoveryEvent::EndSet { end });
+                self.recovered(index, ledger, true);
             }
-        };
-        self.note("end", ledger.0 << 16 | end.0);
-        self.recoverer_event(index, ledger, event);
+            // Another attempt begins anew.
+            _ => self.recovered(index, ledger, false),
+        }
     }
 
     pub fn recoverer_hears(&mut self, index: usize, from: Identity, reply: Reply) {
@@ -201,49 +231,6 @@ impl World {
             let (entry, uploaded) = (EntryId(entry), recorded.uploaded);
             let request = Request::Recover { ledger, entry, durable: end, uploaded, payload };
             self.send(index, index, Message::Ask { to, request });
-        }
-    }
-
-    /// Partitions of brokers that are gone go to those that live.
-    fn assign(&mut self, index: usize, image: &Image) {
-        let live = self.registered_brokers(index, image);
-        let live: Vec<NodeId> = live.iter().filter(|b| b.alive).map(|b| b.identity.node).collect();
-        let mut changes = Vec::new();
-        for partition in 0..PARTITIONS {
-            let id = partition_id(partition);
-            let Some(recorded) = image.partition(id) else { continue };
-            let gone = image.brokers.get(&recorded.leader).is_none_or(|broker| broker.fenced);
-            let recovered = !image.ledgers.values().any(|l| l.node == recorded.leader && l.end.is_none());
-            if !gone || live.is_empty() || !recovered {
-                continue;
-            }
-            let leader = live[self.rng.range(0, live.len() as u64 - 1) as usize];
-            changes.push(Assignment { partition: id, leader_epoch: recorded.leader_epoch, leader });
-        }
-        if !changes.is_empty() {
-            self.propose(index, Command::AssignPartitions { changes }, Ask::Control);
-        }
-    }
-
-    /// A ledger whose uploader is gone gets another.
-    fn look_after_uploads(&mut self, index: usize, image: &Image) {
-        let gone = |node: NodeId| image.brokers.get(&node).is_none_or(|broker| broker.fenced);
-        let orphans = image.ledgers.iter().filter(|(_, l)| l.end.is_some() && !l.is_finished() && gone(l.uploader()));
-        let orphans: Vec<LedgerId> = orphans.map(|(id, _)| *id).collect();
-        let live = self.registered_brokers(index, image);
-        for ledger in orphans {
-            let recorded = &image.ledgers[&ledger];
-            let holds = |node: NodeId| {
-                recorded.holders.iter().any(|h| h.replica.node == node)
-                    || recorded.replicas.iter().any(|r| r.node == node)
-            };
-            let next = live.iter().find(|b| b.alive && holds(b.identity.node));
-            let next = next.or_else(|| live.iter().find(|b| b.alive));
-            if let Some(next) = next {
-                let node = next.identity.node;
-                let epoch = image.brokers[&node].epoch;
-                self.propose(index, Command::NameUploader { ledger, node, epoch }, Ask::Control);
-            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A cluster of three nodes in one thread under a seeded clock, network, disks and object store.
 //!
-//! What is decided here is decided by the real cores: the ledger's [`Writer`], [`Replica`] and [`Recovery`], and the
-//! metadata's own `apply`. Around them is the least that makes a cluster of them: a log of commands with a leader that
+//! What is decided here is decided by the real cores: the ledger's writer, replica and recovery, the account of leases, the
+//! controller, and the metadata's own `apply`. Around them is the least that makes a cluster of them: a log of commands with a leader that
 //! comes and goes (Raft's promise, not Raft itself), WALs that sync after a while and lose the rest in a crash, links
 //! that are late or cut, processes that are killed, stopped and go on, an object store that is away, producers that send
 //! until they are acknowledged, and readers.

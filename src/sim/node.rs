@@ -3,16 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
-use crate::base::{
-    BrokerEpoch, ClusterId, DirectoryId, EntryId, LedgerId, NodeId, PartitionId, TopicId, WalIncarnation,
-};
+use crate::base::{BrokerEpoch, ClusterId, DirectoryId, EntryId, LedgerId, PartitionId, TopicId, WalIncarnation};
 use crate::ledger::core::{
     Identity, Outcome, Replica, ReplicaAction, ReplicaEvent, Reply, Request, Writer, WriterAction, WriterEvent,
     WriterOptions, write_quorum,
 };
 use crate::metadata::{self, Command, Image, Reject, Response};
 
-use super::controller::Recoverer;
+use super::controller::{Leading, Recoverer};
 use super::disk::{Disk, Synced};
 use super::partition::Part;
 use super::quorum::Told;
@@ -23,7 +21,7 @@ use super::{Batch, MS, Micros, NODES, PARTITIONS, Planted};
 pub const TOPIC: TopicId = TopicId([7; 16]);
 
 /// How long a broker may go on after its last heartbeat that was answered, by the time at which it was sent.
-pub const LEASE: Micros = 2_000 * MS;
+const LEASE: Micros = crate::broker::LEASE.as_micros() as Micros;
 const HEARTBEAT: Micros = 300 * MS;
 const TICK: Micros = 50 * MS;
 /// From the end of a process to its next start.
@@ -140,7 +138,7 @@ pub struct Process {
     /// The process at the other end.
     pub connections: [Option<u64>; NODES],
     /// As the controller.
-    pub heard: BTreeMap<NodeId, Micros>,
+    pub leading: Leading,
     pub recoverers: BTreeMap<LedgerId, Recoverer>,
     pub uploads: BTreeMap<u64, Upload>,
 }
@@ -240,7 +238,7 @@ impl World {
             heartbeat_at: now,
             syncing: false,
             connections: [None; NODES],
-            heard: BTreeMap::new(),
+            leading: Leading::default(),
             recoverers: BTreeMap::new(),
             uploads: BTreeMap::new(),
         });
@@ -379,7 +377,7 @@ impl World {
             Ask::HandOver { partition } => self.handed_over(index, partition, told),
             Ask::Prepare { upload } => self.prepared(index, upload, told),
             Ask::Commit { upload } => self.committed_upload(index, upload, told),
-            Ask::Control => {}
+            Ask::Control => self.controlled(index),
             Ask::Confirm { ledger } => self.confirmed(index, ledger, told),
             Ask::SetEnd { ledger, end } => self.end_set(index, ledger, end, told),
         }
