@@ -15,7 +15,7 @@ BUILT := $(CARGO_TARGET_DIR)/$(TRIPLE)/release/casemate
 TESTS := cargo test --release --locked --features failpoints
 ARGS ?=
 
-.PHONY: build run cluster test test-long test-clients test-tools bench fmt lint tidy fuzz clean setup test-connect test-streams
+.PHONY: build run cluster test test-long test-clients test-tools bench fmt lint tidy fuzz clean setup test-connect test-streams test-faults sim
 
 ## build: the stripped static binary dist/casemate
 build: setup
@@ -75,6 +75,14 @@ lint: setup
 	$(TESTS) --test tidy
 	@if command -v cargo-deny >/dev/null; then cargo deny --offline check bans licenses sources; \
 	 else echo 'cargo-deny is not installed: tests/tidy.rs held the policy of deny.toml'; fi
+
+## test-faults: faults on three real nodes in network namespaces under load, SECONDS (7200) of them; adds to earlier runs
+test-faults: setup
+	CASEMATE_TEST_SECONDS=$(or $(SECONDS),7200) $(TESTS) --test it -- --ignored --nocapture nothing_is_lost_under_faults
+
+## sim: a cluster of three nodes under a seeded clock, network and disks: SEEDS (20000) runs from seed FIRST (1000)
+sim: setup
+	SIM_SEEDS=$(or $(SEEDS),20000) SIM_FIRST=$(or $(FIRST),1000) $(TESTS) --lib -- --ignored --nocapture campaign_of_many_seeds
 
 ## tidy: only the structure and dependency checks of tests/tidy.rs
 tidy: setup

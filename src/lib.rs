@@ -27,6 +27,7 @@
 //! | 8 | cluster | forms the cluster, lends and takes leases, decides who leads | |
 //! | 8 | admin | health and metrics over HTTP | axum, hyper, hyper_util |
 //! | 9 | config, cli | options from file, environment and flags; commands | figment, toml, clap, tracing_subscriber |
+//! | 9 | sim | the cluster's cores under a seeded clock, network and disks; tests only | |
 //! | 10 | app | build, bind, serve, drain | tokio_rustls |
 
 #![forbid(unsafe_code)]
@@ -51,6 +52,8 @@ pub mod partition;
 pub mod peer;
 pub mod quorum;
 pub mod security;
+#[cfg(test)]
+mod sim;
 pub mod store;
 pub mod transaction;
 pub mod wal;

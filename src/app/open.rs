@@ -14,6 +14,7 @@ use crate::broker::{self, Broker, BrokerParts, HostHoldings, JoinParts, Registry
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::env::{Clock, Disk, Entropy, RealDisk};
+use crate::ledger;
 use crate::metadata::{Endpoint, Reject};
 use crate::object::Objects;
 use crate::quorum::{self, Quorum, QuorumOptions};
@@ -140,6 +141,7 @@ pub(super) async fn open(
         registry: &registry,
         peers: Some(cluster.peers.clone()),
         endpoints,
+        copies: ledger::REPLICAS_WANTED,
         clock: &*clock,
         registered: &|epoch, recovery| control.registered(epoch, recovery),
     };

@@ -308,6 +308,12 @@ impl World {
     }
 
     fn upload(&self, node: &Node) -> Step {
+        // Whoever waits for an append hears of it before it is up for upload.
+        let (own, end) = (node.broker.ledger_id(), EntryId(node.broker.ledger.appended()));
+        while self.image().ledgers[&own].uploaded < end && node.broker.registry.next_upload(own, u64::MAX) != Some(end)
+        {
+            std::thread::yield_now();
+        }
         self.runtime.block_on(async {
             node.broker.adopt_ledgers(&node.broker.image());
             node.broker.upload_once().await.expect("the object store is there")

@@ -70,6 +70,14 @@ impl<'a> Opener<'a> {
         })
     }
 
+    /// Those among them that may have records beyond what was handed over: of processes that are gone. One that lives on
+    /// has named the end of each partition that left it.
+    fn unread(&self) -> BTreeSet<LedgerId> {
+        let is_gone =
+            |id: &&LedgerId| self.image.ledgers.get(id).is_some_and(|known| self.image.is_writer_fenced(known));
+        self.incomplete().iter().filter(is_gone).copied().collect()
+    }
+
     /// Opens a partition that this node leads, or says what is missing. `handed_over`: the leader before gave it away
     /// itself, so that nothing lies beyond what it named.
     pub fn open(
@@ -88,10 +96,13 @@ impl<'a> Opener<'a> {
         if let Some(gap) = gap {
             return Err(NotYet { gap, missing: self.incomplete().clone() });
         }
-        if !handed_over && !self.incomplete().is_empty() {
-            let end = tail.last().map_or(start, |batch| batch.header.next_offset());
-            let gap = RecoveredGap { partition: id, from: end, to: end };
-            return Err(NotYet { gap, missing: self.incomplete().clone() });
+        // In its first epoch nobody has led it before.
+        if !handed_over && partition.leader_epoch != LeaderEpoch(0) {
+            let missing = self.unread();
+            if !missing.is_empty() {
+                let end = tail.last().map_or(start, |batch| batch.header.next_offset());
+                return Err(NotYet { gap: RecoveredGap { partition: id, from: end, to: end }, missing });
+            }
         }
         let opened = self.registry.open(id, |slot| match &departed {
             Some((_, departed)) => departed.reopen(slot, partition, tail, self.now_ms),

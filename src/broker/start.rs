@@ -119,6 +119,8 @@ pub struct JoinParts<'a> {
     /// The way to other nodes; `None` for one that has none.
     pub peers: Option<Arc<Peers>>,
     pub endpoints: Vec<Endpoint>,
+    /// Copies that its ledgers should have, its own among them, where there are so many brokers.
+    pub copies: usize,
     pub clock: &'a dyn Clock,
     /// Told of the registration: from then on the process may be fenced, and can recover ledgers.
     pub registered: &'a (dyn Fn(BrokerEpoch, RecoveryParts) + Sync),
@@ -126,7 +128,7 @@ pub struct JoinParts<'a> {
 
 /// Registers the broker, waits until what its predecessors wrote has an end, and opens its own ledger.
 pub async fn join(parts: JoinParts<'_>) -> Result<Joined, StartError> {
-    let JoinParts { quorum, node, opened, registry, peers, endpoints, clock, registered } = parts;
+    let JoinParts { quorum, node, opened, registry, peers, endpoints, copies, clock, registered } = parts;
     let (wal, hosted, held) = (&opened.wal, opened.hosted.clone(), std::mem::take(&mut opened.held));
     let incarnation = wal.incarnation();
     let before = quorum.image().borrow().clone();
@@ -152,7 +154,7 @@ pub async fn join(parts: JoinParts<'_>) -> Result<Joined, StartError> {
     };
     registered(epoch, recovery.clone());
     settle_predecessors(quorum, node, epoch, &recovery).await?;
-    let (id, replicas) = open_ledger(quorum, node, epoch).await?;
+    let (id, replicas) = open_ledger(quorum, node, epoch, copies).await?;
     let options = ledger::writer_options(wal.queue_bytes());
     let ledger = LedgerWriter::new(own, (id, &replicas), options, wal.clone(), registry.clone());
     let listener: Arc<dyn WalEvents> = ledger.clone();
@@ -205,12 +207,13 @@ async fn open_ledger(
     quorum: &Quorum,
     node: NodeId,
     epoch: BrokerEpoch,
+    copies: usize,
 ) -> Result<(LedgerId, Vec<metadata::Replica>), StartError> {
     let mut image = quorum.image();
     let mut told = false;
     loop {
         let now = image.borrow_and_update().clone();
-        let replicas = ledger::placement::choose_replicas(&now, node, ledger::REPLICAS_WANTED);
+        let replicas = ledger::placement::choose_replicas(&now, node, copies);
         let replicas = replicas.ok_or(metadata::Reject::UnknownBroker(node))?;
         if replicas.len() > 1 || now.may_write_alone(node) {
             let write_quorum = ledger::core::write_quorum(replicas.len()) as u8;

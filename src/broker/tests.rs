@@ -82,6 +82,8 @@ pub(super) async fn open_broker(
         registry: &registry,
         peers: None,
         endpoints: Vec::new(),
+        // Nobody carries entries to other nodes here.
+        copies: 1,
         clock: &*clock,
         registered: &|_, _| (),
     });

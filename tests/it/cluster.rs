@@ -1,5 +1,11 @@
 //! Several nodes: a quorum that is formed from join bundles, survives its leader, and lets nobody else in.
 
+mod campaign;
+mod commits;
+mod fleet;
+mod network;
+mod route;
+
 use super::client::Client;
 use super::harness::{BINARY, Broker, Launch, eventually, folder};
 use super::tls::as_client;

@@ -8,7 +8,7 @@
 use super::batch::Record;
 use super::client::Client;
 use super::harness::{Broker, Ended, Launch, folder, lasting_folder, skip};
-use super::load::{self, Shared, TOPIC};
+use super::load::{self, OneBroker, Shared, TOPIC};
 use super::oracle::{History, Rng, check};
 use std::collections::{BTreeMap, VecDeque};
 use std::os::unix::process::ExitStatusExt;
@@ -98,6 +98,7 @@ fn plans(rng: &mut Rng, random: u32) -> VecDeque<Plan> {
 
 struct Campaign {
     shared: Arc<Shared>,
+    broker: Arc<OneBroker>,
     data: std::path::PathBuf,
     missed: Vec<String>,
 }
@@ -123,7 +124,7 @@ impl Campaign {
                 (ended, fired)
             }
         };
-        self.shared.set_address(None);
+        self.broker.set(None);
         if ended.status.signal() != Some(9) || (ended.hung && !matches!(plan, Plan::Starting(_))) {
             return Err(format!("{plan:?}: the process ended by itself or hung: {ended}"));
         }
@@ -137,7 +138,7 @@ impl Campaign {
     /// A ready broker, until the plan or the failpoint ends it; whether that was as planned.
     fn run(&self, mut broker: Broker, plan: &Plan) -> Result<(Ended, bool), String> {
         self.create_topic(&broker)?;
-        self.shared.set_address(Some(broker.address("plaintext")));
+        self.broker.set(Some(broker.address("plaintext")));
         let bound = match plan {
             Plan::Running(after) => *after,
             Plan::Starting(_) => Duration::ZERO,
@@ -188,7 +189,7 @@ impl Campaign {
     fn verify(&self) -> Result<(), String> {
         let broker = self.launch().try_start().map_err(|e| format!("the last start failed: {e}"))?;
         self.create_topic(&broker)?;
-        self.shared.set_address(Some(broker.address("plaintext")));
+        self.broker.set(Some(broker.address("plaintext")));
         std::thread::sleep(Duration::from_millis(500));
         self.shared.drain.store(true, Ordering::Relaxed);
         let deadline = Instant::now() + Duration::from_secs(60);
@@ -249,14 +250,15 @@ struct Shown {
 fn campaign(dir: &Path, seed: u64, random: u32) -> Result<Shown, String> {
     let history = History::resume(&dir.join("journal")).map_err(|e| format!("the journal: {e}"))?;
     let done: u32 = history.kills.values().sum();
-    let shared = Shared::new(seed, history);
-    let mut campaign = Campaign { shared: shared.clone(), data: dir.join("data"), missed: vec![] };
+    let way = Arc::new(OneBroker::default());
+    let shared = Shared::new(seed, history, way.clone());
+    let mut campaign = Campaign { shared: shared.clone(), broker: way.clone(), data: dir.join("data"), missed: vec![] };
     let mut plans = plans(&mut Rng(seed), random);
     plans.drain(..plans.len().min(done as usize));
-    let threads = load::start(&shared, PARTITIONS, PRODUCERS);
+    let threads = load::start(&shared, PARTITIONS, PRODUCERS, 1);
     let result = campaign.rounds(plans).and_then(|()| campaign.verify());
     shared.stop.store(true, Ordering::Relaxed);
-    shared.set_address(None);
+    way.set(None);
     let panics = threads.into_iter().map(|t| t.join()).filter(|r| r.is_err()).count();
     result?;
     let history = shared.history.lock().expect("no holder panics");

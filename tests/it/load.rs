@@ -24,12 +24,34 @@ const PACE: Duration = Duration::from_millis(8);
 const RETRIABLE: [i16; 9] = [3, 5, 6, 7, 9, 19, 20, 56, 89];
 const OUT_OF_ORDER: i16 = 45;
 
+/// How a load reaches whoever leads a partition.
+pub trait Way: Send + Sync {
+    /// A connection to the leader of this partition of [`TOPIC`]; none while nobody can be reached.
+    fn connect(&self, partition: i32) -> Option<Client>;
+}
+
+/// Where the one broker listens now; none while it is down.
+#[derive(Default)]
+pub struct OneBroker(Mutex<Option<SocketAddr>>);
+
+impl OneBroker {
+    pub fn set(&self, address: Option<SocketAddr>) {
+        *self.0.lock().expect("no holder panics") = address;
+    }
+}
+
+impl Way for OneBroker {
+    fn connect(&self, _partition: i32) -> Option<Client> {
+        let address = (*self.0.lock().expect("no holder panics"))?;
+        Client::connect(address).ok()
+    }
+}
+
 /// What the threads of a load share.
 pub struct Shared {
     pub seed: u64,
     pub history: Mutex<History>,
-    /// Where the broker listens now; none while it is down.
-    pub address: Mutex<Option<SocketAddr>>,
+    way: Arc<dyn Way>,
     /// No new batches: only bring those begun to an end.
     pub drain: AtomicBool,
     pub stop: AtomicBool,
@@ -40,25 +62,20 @@ pub struct Shared {
 }
 
 impl Shared {
-    pub fn new(seed: u64, history: History) -> Arc<Shared> {
+    pub fn new(seed: u64, history: History, way: Arc<dyn Way>) -> Arc<Shared> {
         Arc::new(Shared {
             seed,
             abandoned: history.unresolved(),
             history: Mutex::new(history),
-            address: Mutex::new(None),
+            way,
             drain: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             refusals: Mutex::new(vec![]),
         })
     }
 
-    pub fn set_address(&self, address: Option<SocketAddr>) {
-        *self.address.lock().expect("no holder panics") = address;
-    }
-
-    fn connect(&self) -> Option<Client> {
-        let address = (*self.address.lock().expect("no holder panics"))?;
-        let client = Client::connect(address).ok()?;
+    fn connect(&self, partition: i32) -> Option<Client> {
+        let client = self.way.connect(partition)?;
         client.set_timeout(Duration::from_secs(30)).ok()?;
         Some(client)
     }
@@ -76,16 +93,19 @@ impl Shared {
     }
 }
 
-/// Starts one producer for each list of partitions, and one consumer of all of them.
-pub fn start(shared: &Arc<Shared>, partitions: i32, producers: i32) -> Vec<JoinHandle<()>> {
+/// Starts producers that share the partitions, and consumers that share them. With one broker any number of each will do;
+/// where partitions may have different leaders there must be one of each for every partition.
+pub fn start(shared: &Arc<Shared>, partitions: i32, producers: i32, consumers: i32) -> Vec<JoinHandle<()>> {
+    let share = |n: i32, of: i32| -> Vec<i32> { (0..partitions).filter(|p| p % of == n).collect() };
     let mut threads = vec![];
     for n in 0..producers {
-        let own: Vec<i32> = (0..partitions).filter(|p| p % producers == n).collect();
-        let shared = shared.clone();
+        let (shared, own) = (shared.clone(), share(n, producers));
         threads.push(std::thread::spawn(move || Loader::new(shared, own).run()));
     }
-    let shared = shared.clone();
-    threads.push(std::thread::spawn(move || Tail::new(shared, partitions).run()));
+    for n in 0..consumers {
+        let (shared, own) = (shared.clone(), share(n, consumers));
+        threads.push(std::thread::spawn(move || Tail::new(shared, own).run()));
+    }
     threads
 }
 
@@ -131,7 +151,7 @@ impl Loader {
 
     fn run(mut self) {
         while !self.shared.stopped() {
-            if let Some(mut client) = self.shared.connect() {
+            if let Some(mut client) = self.shared.connect(self.partitions[0].index) {
                 let _ = self.serve(&mut client); // a lost connection: what is pending is sent again on the next one
                 let lost = self
                     .partitions
@@ -234,25 +254,25 @@ impl Loader {
     }
 }
 
-/// A consumer of every partition from where the journal ends.
+/// A consumer from where the journal ends: the partitions, each with its next offset.
 struct Tail {
     shared: Arc<Shared>,
-    next: Vec<i64>,
+    next: Vec<(i32, i64)>,
 }
 
 impl Tail {
-    fn new(shared: Arc<Shared>, partitions: i32) -> Tail {
+    fn new(shared: Arc<Shared>, own: Vec<i32>) -> Tail {
         let history = shared.history.lock().expect("no holder panics");
         let last =
             |p: i32| history.seen.range((p, 0)..=(p, i64::MAX)).next_back().map_or(0, |((_, offset), _)| offset + 1);
-        let next = (0..partitions).map(last).collect();
+        let next = own.into_iter().map(|p| (p, last(p))).collect();
         drop(history);
         Tail { shared, next }
     }
 
     fn run(mut self) {
         while !self.shared.stopped() {
-            if let Some(mut client) = self.shared.connect() {
+            if let Some(mut client) = self.shared.connect(self.next[0].0) {
                 while !self.shared.stopped() && self.poll(&mut client).is_ok() {
                     std::thread::sleep(Duration::from_millis(30));
                 }
@@ -262,8 +282,8 @@ impl Tail {
     }
 
     fn poll(&mut self, client: &mut Client) -> std::io::Result<()> {
-        for partition in 0..self.next.len() as i32 {
-            let next = self.next[partition as usize];
+        for (partition, position) in &mut self.next {
+            let (partition, next) = (*partition, *position);
             let fetched = client.fetch(TOPIC, partition, next, 0, 1 << 20)?;
             match fetched.error {
                 0 => {}
@@ -271,14 +291,15 @@ impl Tail {
                     "partition {partition}: offset {next} follows a record that was read, and is out of range (watermark {})",
                     fetched.high_watermark
                 )),
-                _ => continue, // not ready yet
+                // Not ready yet, or led elsewhere by now.
+                code => return Err(std::io::Error::other(format!("error {code}"))),
             }
             let records = fetched.batches.into_iter().flat_map(|b| b.records).filter(|r| r.offset >= next);
             let mut seen = vec![];
             for record in records {
                 let id =
                     record.value.as_deref().and_then(|v| v.first_chunk()).map_or(u64::MAX, |b| u64::from_be_bytes(*b));
-                self.next[partition as usize] = record.offset + 1;
+                *position = record.offset + 1;
                 seen.push(Event::Seen { partition, offset: record.offset, id });
             }
             self.shared.record(seen);

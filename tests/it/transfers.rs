@@ -10,6 +10,7 @@ use super::client::{Client, text, topic};
 use super::harness::{Broker, Launch, folder, now_ms, wait_for_leaders};
 use super::oracle::Rng;
 use kafka_protocol::messages::*;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
@@ -18,9 +19,11 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-const TOPIC: &str = "transfers";
-const PARTITIONS: u64 = 4;
-const CLIENTS: u64 = 4;
+pub const TOPIC: &str = "transfers";
+pub const PARTITIONS: u64 = 4;
+pub const CLIENTS: u64 = 4;
+/// How long a request is sent again before its client begins anew.
+const PATIENCE: Duration = Duration::from_secs(60);
 const ACCOUNTS: u64 = 16;
 
 /// Small segments and quick uploads: state moves from the log to objects within seconds.
@@ -35,13 +38,33 @@ const SETTINGS: &[(&str, &str)] = &[
     ("offsets.topic.num.partitions", "3"),
 ];
 
+/// How a client reaches those that it has to speak to; none while they are away.
+pub trait Bank: Sync {
+    fn coordinator(&self, transactional_id: &str) -> Option<Client>;
+    fn leader(&self, partition: i32) -> Option<Client>;
+}
+
+/// One broker, which is everything.
+struct OneBroker<'a>(&'a Mutex<Option<SocketAddr>>);
+
+impl Bank for OneBroker<'_> {
+    fn coordinator(&self, _transactional_id: &str) -> Option<Client> {
+        let address = (*self.0.lock().unwrap())?;
+        Client::connect(address).ok()
+    }
+
+    fn leader(&self, _partition: i32) -> Option<Client> {
+        self.coordinator("")
+    }
+}
+
 /// What is known of the transfers, by their numbers.
 #[derive(Default)]
-struct Ledger {
-    committed: Mutex<HashSet<u64>>,
-    aborted: Mutex<HashSet<u64>>,
+pub struct Ledger {
+    pub committed: Mutex<HashSet<u64>>,
+    pub aborted: Mutex<HashSet<u64>>,
     next: AtomicU64,
-    stop: AtomicBool,
+    pub stop: AtomicBool,
     fenced: AtomicU64,
 }
 
@@ -58,7 +81,7 @@ fn leg(transfer: u64, account: u64, amount: i64) -> Vec<u8> {
 
 /// Why a client begins anew.
 #[derive(Debug)]
-enum Trouble {
+pub enum Trouble {
     Io,
     Code(&'static str, i16),
 }
@@ -75,11 +98,13 @@ fn good(what: &'static str, code: i16) -> Result<(), Trouble> {
 
 /// Errors after which the same request is sent again: loading, moving, the transaction before still completing.
 fn again(code: i16) -> bool {
-    [14, 15, 16, 51].contains(&code)
+    [5, 6, 14, 15, 16, 51].contains(&code)
 }
 
-struct Mover<'a> {
-    client: Client,
+pub struct Mover<'a> {
+    bank: &'a dyn Bank,
+    coordinator: Client,
+    leaders: BTreeMap<i32, Client>,
     id: String,
     version2: bool,
     producer: Producer,
@@ -87,10 +112,15 @@ struct Mover<'a> {
     ledger: &'a Ledger,
 }
 
+fn patient(client: Option<Client>) -> Result<Client, Trouble> {
+    let client = client.ok_or(Trouble::Io)?;
+    client.set_timeout(Duration::from_secs(10))?;
+    Ok(client)
+}
+
 impl<'a> Mover<'a> {
-    fn start(address: SocketAddr, number: u64, ledger: &'a Ledger) -> Result<Mover<'a>, Trouble> {
-        let mut client = Client::connect(address)?;
-        client.set_timeout(Duration::from_secs(10))?;
+    /// Asks for the id of client `number`, which ends what an earlier one had begun.
+    pub fn start(bank: &'a dyn Bank, number: u64, ledger: &'a Ledger) -> Result<Mover<'a>, Trouble> {
         let id = format!("mover-{number}");
         let find = FindCoordinatorRequest::default().with_key_type(1).with_key(text(&id));
         let init = InitProducerIdRequest::default()
@@ -98,21 +128,35 @@ impl<'a> Mover<'a> {
             .with_transaction_timeout_ms(60_000)
             .with_producer_id(ProducerId(-1))
             .with_producer_epoch(-1);
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let deadline = Instant::now() + PATIENCE;
         loop {
-            let found = client.call(3, &find)?;
-            let answer = client.call(4, &init)?;
-            if found.error_code == 0 && answer.error_code == 0 {
+            let mut coordinator = patient(bank.coordinator(&id))?;
+            // The first question makes the coordinators' topic.
+            coordinator.call(3, &find)?;
+            let answer = coordinator.call(4, &init)?;
+            if answer.error_code == 0 {
                 let producer = Producer { id: answer.producer_id.0, epoch: answer.producer_epoch };
-                let version2 = number % 2 == 1;
-                return Ok(Mover { client, id, version2, producer, sequences: BTreeMap::new(), ledger });
+                let (leaders, sequences, version2) = (BTreeMap::new(), BTreeMap::new(), number % 2 == 1);
+                return Ok(Mover { bank, coordinator, leaders, id, version2, producer, sequences, ledger });
             }
-            if !again(answer.error_code) && answer.error_code != 0 {
+            if !again(answer.error_code) {
                 return Err(Trouble::Code("InitProducerId", answer.error_code));
             }
-            assert!(Instant::now() < deadline, "no coordinator for {id}: {} {}", found.error_code, answer.error_code);
+            assert!(Instant::now() < deadline, "no coordinator for {id}: {}", answer.error_code);
             std::thread::sleep(Duration::from_millis(50));
         }
+    }
+
+    /// Waits a little, and looks for the coordinator again if it is elsewhere now.
+    fn ask_again(&mut self, code: i16, deadline: Instant) -> Result<(), Trouble> {
+        std::thread::sleep(Duration::from_millis(10));
+        if Instant::now() > deadline {
+            return Err(Trouble::Io);
+        }
+        if code == 16 {
+            self.coordinator = patient(self.bank.coordinator(&self.id))?;
+        }
+        Ok(())
     }
 
     /// One transfer. `vanish`: the connection is dropped before the transaction ends.
@@ -141,19 +185,20 @@ impl<'a> Mover<'a> {
         let mut partitions: Vec<i32> = legs.iter().map(|(account, _)| (account % PARTITIONS) as i32).collect();
         partitions.dedup();
         let added = add_partitions_to_txn_request::AddPartitionsToTxnTopic::default().with_name(topic(TOPIC));
+        let deadline = Instant::now() + PATIENCE;
         let request = AddPartitionsToTxnRequest::default()
             .with_v3_and_below_transactional_id(TransactionalId(text(&self.id)))
             .with_v3_and_below_producer_id(ProducerId(self.producer.id))
             .with_v3_and_below_producer_epoch(self.producer.epoch)
             .with_v3_and_below_topics(vec![added.with_partitions(partitions)]);
         loop {
-            let answer = self.client.call(3, &request)?;
+            let answer = self.coordinator.call(3, &request)?;
             let codes = answer.results_by_topic_v3_and_below.iter().flat_map(|t| &t.results_by_partition);
             let code = codes.map(|p| p.partition_error_code).find(|code| *code != 0).unwrap_or(0);
             if !again(code) {
                 return good("AddPartitionsToTxn", code);
             }
-            std::thread::sleep(Duration::from_millis(10));
+            self.ask_again(code, deadline)?;
         }
     }
 
@@ -169,12 +214,20 @@ impl<'a> Mover<'a> {
             .with_timeout_ms(10_000)
             .with_topic_data(vec![named.with_partition_data(vec![data])]);
         let version = if self.version2 { 12 } else { 9 };
+        let deadline = Instant::now() + PATIENCE;
         loop {
-            let answer = self.client.call(version, &request)?;
+            let leader = match self.leaders.entry(partition) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(place) => place.insert(patient(self.bank.leader(partition))?),
+            };
+            let answer = leader.call(version, &request)?;
             let code = answer.responses[0].partition_responses[0].error_code;
             // 19: the coordinator was not there; 51 the transaction before is being completed.
             if code == 19 || again(code) {
-                std::thread::sleep(Duration::from_millis(10));
+                if [5, 6].contains(&code) {
+                    self.leaders.remove(&partition);
+                }
+                self.ask_again(0, deadline)?;
                 continue;
             }
             good("Produce", code)?;
@@ -190,10 +243,11 @@ impl<'a> Mover<'a> {
             .with_producer_id(ProducerId(self.producer.id))
             .with_producer_epoch(self.producer.epoch)
             .with_committed(commit);
+        let deadline = Instant::now() + PATIENCE;
         loop {
-            let answer = self.client.call(version, &request)?;
+            let answer = self.coordinator.call(version, &request)?;
             if again(answer.error_code) {
-                std::thread::sleep(Duration::from_millis(10));
+                self.ask_again(answer.error_code, deadline)?;
                 continue;
             }
             good("EndTxn", answer.error_code)?;
@@ -207,14 +261,10 @@ impl<'a> Mover<'a> {
 }
 
 /// Moves money until it is told to stop, over all troubles.
-fn client(address: impl Fn() -> Option<SocketAddr>, number: u64, seed: u64, ledger: &Ledger) {
+pub fn client(bank: &dyn Bank, number: u64, seed: u64, ledger: &Ledger) {
     let mut rng = Rng(seed ^ number.wrapping_mul(0x9e37_79b9));
     while !ledger.stop.load(Ordering::Relaxed) {
-        let Some(at) = address() else {
-            std::thread::sleep(Duration::from_millis(5));
-            continue;
-        };
-        let outcome = Mover::start(at, number, ledger).and_then(|mut mover| {
+        let outcome = Mover::start(bank, number, ledger).and_then(|mut mover| {
             loop {
                 if ledger.stop.load(Ordering::Relaxed) {
                     return Ok(());
@@ -224,7 +274,7 @@ fn client(address: impl Fn() -> Option<SocketAddr>, number: u64, seed: u64, ledg
             }
         });
         match outcome {
-            Ok(()) | Err(Trouble::Io) => {}
+            Ok(()) | Err(Trouble::Io) => std::thread::sleep(Duration::from_millis(5)),
             // Its own earlier self may have ended between two requests; nothing else fences it.
             Err(Trouble::Code(_, 47 | 90)) => drop(ledger.fenced.fetch_add(1, Ordering::Relaxed)),
             Err(Trouble::Code(what, code)) => panic!("client {number}: {what} answers {code}"),
@@ -233,9 +283,10 @@ fn client(address: impl Fn() -> Option<SocketAddr>, number: u64, seed: u64, ledg
 }
 
 /// What a reader of committed records sees: number, account, amount.
-fn committed_legs(client: &mut Client) -> io::Result<Vec<(u64, u64, i64)>> {
+pub fn committed_legs(bank: &dyn Bank) -> io::Result<Vec<(u64, u64, i64)>> {
     let mut legs = vec![];
     for partition in 0..PARTITIONS as i32 {
+        let mut client = bank.leader(partition).ok_or_else(|| io::Error::other("nobody leads"))?;
         let mut next = 0;
         loop {
             let asked = fetch_request::FetchPartition::default().with_partition(partition).with_fetch_offset(next);
@@ -286,7 +337,7 @@ fn committed_legs(client: &mut Client) -> io::Result<Vec<(u64, u64, i64)>> {
 }
 
 /// Checks what is there against what is known.
-fn judge(ledger: &Ledger, legs: &[(u64, u64, i64)]) {
+pub fn judge(ledger: &Ledger, legs: &[(u64, u64, i64)]) {
     let mut by_transfer: BTreeMap<u64, Vec<i64>> = BTreeMap::new();
     for (transfer, _, amount) in legs {
         by_transfer.entry(*transfer).or_default().push(*amount);
@@ -316,6 +367,7 @@ fn campaign(data: &Path, kills: u32, seed: u64) {
     let launch = || Launch::dev(data).sets(SETTINGS);
     let ledger = Ledger::default();
     let address: Mutex<Option<SocketAddr>> = Mutex::new(None);
+    let bank = OneBroker(&address);
     let mut rng = Rng(seed);
     let broker: Broker = launch().start();
     let mut admin = broker.client();
@@ -325,8 +377,8 @@ fn campaign(data: &Path, kills: u32, seed: u64) {
     let broker = std::thread::scope(|scope| {
         let mut broker = broker;
         for number in 0..CLIENTS {
-            let (ledger, address) = (&ledger, &address);
-            scope.spawn(move || client(|| *address.lock().unwrap(), number, seed, ledger));
+            let (ledger, bank) = (&ledger, &bank);
+            scope.spawn(move || client(bank, number, seed, ledger));
         }
         for _ in 0..kills {
             *address.lock().unwrap() = Some(broker.address("plaintext"));
@@ -342,16 +394,17 @@ fn campaign(data: &Path, kills: u32, seed: u64) {
     });
     // Whoever was interrupted begins anew: that ends what was open.
     for number in 0..CLIENTS {
-        Mover::start(broker.address("plaintext"), number, &ledger).expect("every client comes back");
+        Mover::start(&bank, number, &ledger).expect("every client comes back");
     }
-    let legs = committed_legs(&mut broker.client()).unwrap();
+    let legs = committed_legs(&bank).unwrap();
     judge(&ledger, &legs);
     assert!(ledger.committed.lock().unwrap().len() > 10 * kills as usize, "hardly anything was committed");
     assert!(!ledger.aborted.lock().unwrap().is_empty(), "nothing was aborted");
     broker.terminate(Duration::from_secs(30));
     // And once more from what is stored alone.
     let broker = launch().start();
-    judge(&ledger, &committed_legs(&mut broker.client()).unwrap());
+    *address.lock().unwrap() = Some(broker.address("plaintext"));
+    judge(&ledger, &committed_legs(&bank).unwrap());
     broker.terminate(Duration::from_secs(30));
 }
 

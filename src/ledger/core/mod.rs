@@ -35,6 +35,8 @@ use bytes::Bytes;
 use crate::base::{EntryId, LedgerId, NodeId, WalIncarnation};
 use crate::wal::SealAnswer;
 
+#[cfg(test)]
+pub use plant::Bug;
 pub use plant::Plant;
 pub use recovery::{Recovery, RecoveryAction, RecoveryEvent, Registered};
 pub use replica::{Held, Replica, ReplicaAction, ReplicaEvent, Saved};

@@ -367,12 +367,11 @@ impl Recovery {
         actions.extend(to.map(|replica| self.seal(replica)));
     }
 
-    /// Where the copy to a node goes on. What is uploaded need not be there, and a node without anything begins where
-    /// the rest is durable.
+    /// Where the copy to a node goes on. What is uploaded need not be there. A node without anything gets all the rest, not only
+    /// what is not known to be durable: who holds the end has to be able to serve and to upload the ledger alone.
     fn position(&self, heard: &Heard) -> EntryId {
         match heard.expected {
             Some(expected) => heard.next.max(expected),
-            None if heard.next == EntryId(0) => self.durable,
             None => heard.next.max(self.uploaded),
         }
     }
