@@ -4,7 +4,7 @@
 source "$(dirname "${BASH_SOURCE[0]}")/../tests/peers/common.sh"
 top=$(cd "$here/../.." && pwd)
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/casemate/target} # as the Makefile has it: RocksDB is compiled once
-binary=$top/dist/casemate
+binary=$top/dist/casemate driver=''
 work=$peers/bench port=19092 pid='' address='' admin=''
 sets=()       # settings of ours: --set NAME=VALUE …
 kafka_sets=() # settings of Kafka: --set NAME=VALUE …
@@ -12,7 +12,7 @@ kafka_sets=() # settings of Kafka: --set NAME=VALUE …
 # Finds the binaries and makes an empty folder to work in; called once, when the options are known.
 prepare() {
   [[ -x $binary ]] || die 'make build comes first'
-  driver=$(cd "$top" && cargo bench --locked --no-run --bench driver --message-format json 2>/dev/null |
+  [[ -n $driver ]] || driver=$(cd "$top" && cargo bench --locked --no-run --bench driver --message-format json 2>/dev/null |
     sed -n 's/.*"executable":"\([^"]*driver-[^"]*\)".*/\1/p' | tail -1)
   [[ -x $driver ]] || die 'the driver does not build: cargo bench --no-run --bench driver'
   rm -rf "$work"; mkdir -p "$work"

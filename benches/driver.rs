@@ -12,6 +12,8 @@ mod batch;
 #[expect(dead_code, reason = "shared with the integration tests, which use all of it")]
 #[path = "../tests/it/client.rs"]
 mod client;
+#[path = "driver/cluster/mod.rs"]
+mod cluster;
 #[path = "driver/commits.rs"]
 mod commits;
 #[path = "driver/compaction/mod.rs"]
@@ -54,6 +56,8 @@ commits                 [--connections 32]
 transactions            [--producers 1] [--interval-ms 100] [--batches 2] [--batch 4096]
 members                 [--protocol classic|consumer] [--members 5000] [--groups 10] [--fill-mb 128]
 compaction              [--rate-mb 50] [--keys 200000] [--policy compact] [--configs NAME=VALUE,…] [--admin ADDR]
+cluster WHAT           [--bootstrap ADDR,ADDR,…] [--tls FOLDER] [--pids NODE:PID,…]: create, ready, load, fill, failover, move,
+                        steady, commands; each is described in its file
 table FILE…";
 
 fn main() -> io::Result<()> {
@@ -62,6 +66,9 @@ fn main() -> io::Result<()> {
     let words: Vec<String> = arguments.collect();
     if command == "table" {
         return table::print(&words);
+    }
+    if command == "cluster" {
+        return cluster::run(&words);
     }
     let options = Options::parse(&words);
     match command.as_str() {
@@ -159,13 +166,18 @@ fn produce(options: &Options) -> io::Result<()> {
 
 /// Takes one produce answer off the socket; its error code must be 0.
 fn acknowledged(socket: &mut impl Read, buffer: &mut Vec<u8>) -> io::Result<()> {
-    use kafka_protocol::messages::{ProduceResponse, ResponseHeader};
-    use kafka_protocol::protocol::{Decodable, HeaderVersion};
     let mut length = [0; 4];
     socket.read_exact(&mut length)?;
     buffer.resize(u32::from_be_bytes(length) as usize, 0);
     socket.read_exact(buffer)?;
-    let mut bytes = bytes::Bytes::copy_from_slice(buffer);
+    is_acknowledged(buffer)
+}
+
+/// Errs unless a produce answer's error code is 0.
+fn is_acknowledged(frame: &[u8]) -> io::Result<()> {
+    use kafka_protocol::messages::{ProduceResponse, ResponseHeader};
+    use kafka_protocol::protocol::{Decodable, HeaderVersion};
+    let mut bytes = bytes::Bytes::copy_from_slice(frame);
     let bad = |e: &dyn std::fmt::Display| io::Error::other(format!("produce answer: {e}"));
     ResponseHeader::decode(&mut bytes, ProduceResponse::header_version(9)).map_err(|e| bad(&e))?;
     let response = ProduceResponse::decode(&mut bytes, 9).map_err(|e| bad(&e))?;

@@ -14,7 +14,7 @@ struct Layout {
     ratios: &'static [(&'static str, &'static str)],
 }
 
-const LAYOUTS: [Layout; 6] = [
+const LAYOUTS: [Layout; 10] = [
     Layout {
         kinds: &["produce", "e2e", "consume"],
         columns: &[
@@ -85,6 +85,38 @@ const LAYOUTS: [Layout; 6] = [
             ("catch_up_s", "then at rest after s"),
         ],
         ratios: &[("p99_ms", "p99"), ("cpu_ms_per_s", "CPU")],
+    },
+    Layout { kinds: &["commands"], columns: &[("p50_ms", "p50 ms"), ("p99_ms", "p99 ms")], ratios: &[] },
+    Layout {
+        kinds: &["failover", "recovery"],
+        columns: &[
+            ("led", "led by the killed node"),
+            ("half_ms", "half of them, ms"),
+            ("all_ms", "all, ms"),
+            ("mb_per_s", "MB/s"),
+        ],
+        ratios: &[("all_ms", "all")],
+    },
+    Layout {
+        kinds: &["move"],
+        columns: &[("move_ms", "moved, ms"), ("gap_ms", "longest gap, ms"), ("copied_mb", "copied, MB")],
+        ratios: &[("move_ms", "moved"), ("gap_ms", "gap")],
+    },
+    Layout {
+        kinds: &["steady"],
+        columns: &[
+            ("produce_done", "produced"),
+            ("produce_repeated", "repeated"),
+            ("produce_failed", "failed"),
+            ("produce_longest_ms", "longest ms"),
+            ("fetch_done", "fetches"),
+            ("fetch_failed", "failed"),
+            ("commit_done", "commits"),
+            ("commit_failed", "failed"),
+            ("commit_longest_ms", "longest ms"),
+            ("missing", "lost"),
+        ],
+        ratios: &[],
     },
 ];
 

@@ -11,7 +11,7 @@ use kafka_protocol::protocol::{Decodable, HeaderVersion, Request};
 use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// No answer of a broker takes longer, not even the one to a join that waits for others.
@@ -34,8 +34,12 @@ pub fn on_this_thread<T>(work: impl Future<Output = io::Result<T>>) -> io::Resul
     tokio::task::LocalSet::new().block_on(&runtime, work)
 }
 
+/// What a connection runs over: TCP, or TLS over TCP.
+pub trait Stream: AsyncRead + AsyncWrite + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Unpin> Stream for T {}
+
 pub struct Connection {
-    socket: TcpStream,
+    socket: Box<dyn Stream>,
     correlation_id: i32,
     answer: Vec<u8>,
 }
@@ -44,7 +48,11 @@ impl Connection {
     pub async fn open(address: SocketAddr) -> io::Result<Connection> {
         let socket = TcpStream::connect(address).await?;
         socket.set_nodelay(true)?;
-        Ok(Connection { socket, correlation_id: 0, answer: vec![] })
+        Ok(Connection::over(Box::new(socket)))
+    }
+
+    pub fn over(socket: Box<dyn Stream>) -> Connection {
+        Connection { socket, correlation_id: 0, answer: vec![] }
     }
 
     /// Opens `count` connections, one after the other: nobody's backlog overflows.
@@ -61,6 +69,7 @@ impl Connection {
         let frame = client::try_frame(version, request, self.correlation_id).map_err(io::Error::other)?;
         let exchange = async {
             self.socket.write_all(&frame).await?;
+            self.socket.flush().await?;
             let mut length = [0; 4];
             self.socket.read_exact(&mut length).await?;
             self.answer.resize(u32::from_be_bytes(length) as usize, 0);
