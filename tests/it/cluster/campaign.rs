@@ -253,8 +253,7 @@ fn round(dir: &Path, seed: u64, trouble: Duration) -> Result<Shown, String> {
         }
         round.trouble(Instant::now() + trouble);
         println!("  mended after {:?}", began.elapsed());
-        let outcome = drained(&shared, &fleet, &round);
-        outcome
+        drained(&shared, &fleet, &round)
     });
     let panics = threads.into_iter().map(std::thread::JoinHandle::join).filter(Result::is_err).count();
     outcome?;
