@@ -13,7 +13,10 @@ async function transform(client, { consumer, producer, groupId, target, batch },
   const transaction = await producer.transaction()
   const { topic, partition, messages } = batch
   const offset = `${Number(messages[messages.length - 1].offset) + 1}`
-  await transaction.send({ topic: target, messages: messages.map(({ value }) => ({ value: `${Number(value) * 10}` })) })
+  // Partitions are named: kafkajs spreads messages anew when it sends again, though brokers that answered got theirs, so that
+  // with several brokers some would be there twice and others not at all.
+  const outputs = messages.map(({ value }) => ({ value: `${Number(value) * 10}`, partition: Number(value) % PARTITIONS }))
+  await transaction.send({ topic: target, messages: outputs })
   await client.sendOffsets(transaction, { consumer, groupId, topics: [{ topic, partitions: [{ partition, offset }] }] })
   await end(transaction)
 }
