@@ -49,11 +49,14 @@ pub(super) fn spawn(opened: &Opened, health: &Health, tls: Arc<ServerTls>, peers
     background
 }
 
-/// The quorum leads, and the WAL has written a group since the last look if anything waits for it.
+/// The WAL has written a group since the last look if anything waits for it, and a quorum of this node alone leads. Where
+/// others are missing for a quorum, starting this process again helps nobody.
 fn makes_progress(broker: &Broker, quorum: &Quorum, groups: &AtomicU64) -> bool {
     let now = broker.wal().metrics().groups;
     let moved = groups.swap(now, Ordering::Relaxed) != now;
-    quorum.status().leader.is_some() && (moved || broker.wal().waiting_bytes() == 0)
+    let status = quorum.status();
+    let leads = status.leader.is_some() || status.voters.len() > 1;
+    leads && (moved || broker.wal().waiting_bytes() == 0)
 }
 
 async fn watch_health(broker: Arc<Broker>, tls: Arc<ServerTls>, health: Health) {
