@@ -40,30 +40,39 @@ struct Count {
     codes: std::collections::BTreeMap<i16, u64>,
 }
 
+impl Count {
+    /// Takes in an outcome after so long; whether it is tried again.
+    fn take(&mut self, outcome: Result<(), Option<i16>>, took: Duration) -> bool {
+        let Err(code) = outcome else {
+            self.done += 1;
+            self.latencies.add(took);
+            self.longest = self.longest.max(took);
+            return false;
+        };
+        *self.codes.entry(code.unwrap_or(-2)).or_default() += 1;
+        let given_up = took > PATIENCE || code.is_some_and(|code| !is_retriable(code));
+        if given_up {
+            self.failed += 1;
+        } else {
+            self.repeated += 1;
+        }
+        !given_up
+    }
+}
+
 /// Repeats `once` until it succeeds; None if it failed for good. `once` gives an error code, or nothing for a broken
 /// connection.
 async fn persist<T>(count: &RefCell<Count>, mut once: impl AsyncFnMut() -> Result<T, Option<i16>>) -> Option<T> {
     let began = Instant::now();
     loop {
         let outcome = once().await;
-        let mut count = count.borrow_mut();
-        match outcome {
-            Ok(value) => {
-                count.done += 1;
-                count.latencies.add(began.elapsed());
-                count.longest = count.longest.max(began.elapsed());
-                return Some(value);
-            }
-            Err(code) => {
-                *count.codes.entry(code.unwrap_or(-2)).or_default() += 1;
-                if began.elapsed() > PATIENCE || code.is_some_and(|code| !is_retriable(code)) {
-                    count.failed += 1;
-                    return None;
-                }
-                count.repeated += 1;
-            }
+        let (value, taken) = match outcome {
+            Ok(value) => (Some(value), Ok(())),
+            Err(code) => (None, Err(code)),
+        };
+        if !count.borrow_mut().take(taken, began.elapsed()) {
+            return value;
         }
-        drop(count);
         tokio::time::sleep(AGAIN).await;
     }
 }
