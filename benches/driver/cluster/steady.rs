@@ -23,6 +23,8 @@ const AGAIN: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_secs(120);
 const GROUP: &str = "steady";
 const FIND_COORDINATOR: i16 = 4;
+/// Counted as a code where there was no answer.
+const NO_ANSWER: i16 = -2;
 
 /// Errors that Kafka's clients answer with another attempt.
 fn is_retriable(code: i16) -> bool {
@@ -40,31 +42,41 @@ struct Count {
     codes: std::collections::BTreeMap<i16, u64>,
 }
 
+impl Count {
+    /// Counts one attempt, `took` after the first of its operation. None if there is to be another one; Some(None) if the
+    /// operation failed for good.
+    fn take<T>(&mut self, outcome: Result<T, Option<i16>>, took: Duration) -> Option<Option<T>> {
+        match outcome {
+            Ok(value) => {
+                self.done += 1;
+                self.latencies.add(took);
+                self.longest = self.longest.max(took);
+                Some(Some(value))
+            }
+            Err(code) => {
+                *self.codes.entry(code.unwrap_or(NO_ANSWER)).or_default() += 1;
+                if took > PATIENCE || code.is_some_and(|code| !is_retriable(code)) {
+                    self.failed += 1;
+                    return Some(None);
+                }
+                self.repeated += 1;
+                None
+            }
+        }
+    }
+}
+
 /// Repeats `once` until it succeeds; None if it failed for good. `once` gives an error code, or nothing for a broken
 /// connection.
 async fn persist<T>(count: &RefCell<Count>, mut once: impl AsyncFnMut() -> Result<T, Option<i16>>) -> Option<T> {
     let began = Instant::now();
     loop {
         let outcome = once().await;
-        let mut count = count.borrow_mut();
-        match outcome {
-            Ok(value) => {
-                count.done += 1;
-                count.latencies.add(began.elapsed());
-                count.longest = count.longest.max(began.elapsed());
-                return Some(value);
-            }
-            Err(code) => {
-                *count.codes.entry(code.unwrap_or(-2)).or_default() += 1;
-                if began.elapsed() > PATIENCE || code.is_some_and(|code| !is_retriable(code)) {
-                    count.failed += 1;
-                    return None;
-                }
-                count.repeated += 1;
-            }
+        let ended = count.borrow_mut().take(outcome, began.elapsed());
+        match ended {
+            Some(value) => return value,
+            None => tokio::time::sleep(AGAIN).await,
         }
-        drop(count);
-        tokio::time::sleep(AGAIN).await;
     }
 }
 
