@@ -3,7 +3,8 @@
 //! milliseconds) on.
 //!
 //! Asks as fast as it is answered: one request to each leader, with a record for each partition that has not acknowledged
-//! yet. A partition counts from the kill to the answer that acknowledges it.
+//! yet. A partition counts from the kill to the answer that acknowledges it. With `--megabytes` the line says how many of
+//! them that is a second.
 
 use super::pids;
 use super::site::{Links, Site, View};
@@ -56,7 +57,9 @@ pub async fn run(site: &Site, options: &Options) -> io::Result<()> {
     line.put("first_ms", ms(0));
     line.put("half_ms", ms(partitions / 2));
     line.put("all_ms", ms(partitions.saturating_sub(1)));
-    line.put("mb_per_s", options.number("megabytes", 0) as f64 / (ms(partitions.saturating_sub(1)) / 1000.0));
+    if let megabytes @ 1.. = options.number("megabytes", 0) {
+        line.put("mb_per_s", megabytes as f64 / (ms(partitions.saturating_sub(1)) / 1000.0));
+    }
     line.print();
     Ok(())
 }

@@ -23,6 +23,8 @@ const AGAIN: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_secs(120);
 const GROUP: &str = "steady";
 const FIND_COORDINATOR: i16 = 4;
+/// Counted as a code where there was no answer.
+const NO_ANSWER: i16 = -2;
 
 /// Errors that Kafka's clients answer with another attempt.
 fn is_retriable(code: i16) -> bool {
@@ -41,22 +43,26 @@ struct Count {
 }
 
 impl Count {
-    /// Takes in an outcome after so long; whether it is tried again.
-    fn take(&mut self, outcome: Result<(), Option<i16>>, took: Duration) -> bool {
-        let Err(code) = outcome else {
-            self.done += 1;
-            self.latencies.add(took);
-            self.longest = self.longest.max(took);
-            return false;
-        };
-        *self.codes.entry(code.unwrap_or(-2)).or_default() += 1;
-        let given_up = took > PATIENCE || code.is_some_and(|code| !is_retriable(code));
-        if given_up {
-            self.failed += 1;
-        } else {
-            self.repeated += 1;
+    /// Counts one attempt, `took` after the first of its operation. None if there is to be another one; Some(None) if the
+    /// operation failed for good.
+    fn take<T>(&mut self, outcome: Result<T, Option<i16>>, took: Duration) -> Option<Option<T>> {
+        match outcome {
+            Ok(value) => {
+                self.done += 1;
+                self.latencies.add(took);
+                self.longest = self.longest.max(took);
+                Some(Some(value))
+            }
+            Err(code) => {
+                *self.codes.entry(code.unwrap_or(NO_ANSWER)).or_default() += 1;
+                if took > PATIENCE || code.is_some_and(|code| !is_retriable(code)) {
+                    self.failed += 1;
+                    return Some(None);
+                }
+                self.repeated += 1;
+                None
+            }
         }
-        !given_up
     }
 }
 
@@ -66,14 +72,11 @@ async fn persist<T>(count: &RefCell<Count>, mut once: impl AsyncFnMut() -> Resul
     let began = Instant::now();
     loop {
         let outcome = once().await;
-        let (value, taken) = match outcome {
-            Ok(value) => (Some(value), Ok(())),
-            Err(code) => (None, Err(code)),
-        };
-        if !count.borrow_mut().take(taken, began.elapsed()) {
-            return value;
+        let ended = count.borrow_mut().take(outcome, began.elapsed());
+        match ended {
+            Some(value) => return value,
+            None => tokio::time::sleep(AGAIN).await,
         }
-        tokio::time::sleep(AGAIN).await;
     }
 }
 
