@@ -370,6 +370,10 @@ impl LedgerWriter {
         self.state().core.set_racks(racks);
     }
 
+    pub(super) fn set_may_be_alone(&self, may: bool) {
+        self.state().core.set_may_be_alone(may);
+    }
+
     /// Keeps outboxes for these nodes and no others; answers the bell of each.
     pub(super) fn set_outboxes(&self, nodes: &[NodeId]) -> BTreeMap<NodeId, Arc<Notify>> {
         let mut state = self.state();

@@ -7,7 +7,7 @@
 //!   the command may be carried out at any time. It is given up only when it certainly was not proposed. Nothing of L2 is
 //!   sent before the metadata have answered. Then everything from `e` on is sent as L2's entries 0, 1, …: who waited for
 //!   (L1, k) waits for (L2, k − e). What replicas of L1 hold from `e` on is void.
-//! - With no spare the set shrinks, never below two unless the writer was alone from the start. With fewer left the writer
+//! - With no spare the set shrinks, never below two unless the writer was alone from the start, or one of two nodes is left. With fewer left the writer
 //!   stays in its set and goes on trying. A spare that comes later makes the set larger again, in the same way.
 //! - A replica that says *sealed* says that this process is fenced: it acknowledges nothing any more, and the same if the
 //!   metadata refuse its epoch.
@@ -130,6 +130,8 @@ pub struct Writer<P> {
     up: BTreeMap<NodeId, WalIncarnation>,
     /// The number of a node's rack, where it is known.
     racks: BTreeMap<NodeId, u32>,
+    /// The metadata would take a set of the own WAL alone.
+    may_be_alone: bool,
     entries: VecDeque<P>,
     bytes: usize,
     first: EntryId,
@@ -160,6 +162,7 @@ impl<P: Payload> Writer<P> {
             members: replicas.iter().map(|replica| Member::new(*replica, 0)).collect(),
             up: replicas.iter().map(|replica| (replica.node, replica.incarnation)).collect(),
             racks: BTreeMap::new(),
+            may_be_alone: false,
             entries: VecDeque::new(),
             bytes: 0,
             first: zero,
@@ -209,6 +212,16 @@ impl<P: Payload> Writer<P> {
     /// Where nodes stand: of the spares that could take a place, one in a rack that the set lacks comes first.
     pub fn set_racks(&mut self, racks: BTreeMap<NodeId, u32>) {
         self.racks = racks;
+    }
+
+    /// Whether the metadata would take a set of the own WAL alone: of two nodes one may go on while the other is gone.
+    pub fn set_may_be_alone(&mut self, may: bool) {
+        self.may_be_alone = may;
+    }
+
+    /// Members that a set may not be smaller than.
+    fn least(&self) -> usize {
+        if self.may_be_alone { 1 } else { self.members.len().min(2) }
     }
 
     /// The entry that comes next.

@@ -56,8 +56,7 @@ impl<P: Payload> Writer<P> {
             }
         }
         let set = self.wanted();
-        let least = self.members.len().min(2);
-        if set.len() >= least && (has_to_go || set.len() > self.members.len()) {
+        if set.len() >= self.least() && (has_to_go || set.len() > self.members.len()) {
             self.state = State::Closing(Closing { end: self.durable, uncertain: false, asked: true });
             self.propose(self.durable, set, actions);
         }
@@ -121,7 +120,7 @@ impl<P: Payload> Writer<P> {
             return;
         }
         let mut set = self.wanted();
-        if set.len() < self.members.len().min(2) {
+        if set.len() < self.least() {
             // It has to be decided all the same, or the ledger would be closed for ever.
             set = self.members.iter().map(|member| member.replica).collect();
         }
