@@ -184,7 +184,8 @@ impl Driver {
         let now: BTreeMap<_, _> =
             placement::candidates(image, self.writer.own().node).into_iter().map(|r| (r.node, r)).collect();
         self.writer.set_racks(placement::racks(image));
-        self.writer.set_may_be_alone(now.is_empty() && image.may_write_alone(self.writer.own().node));
+        let own = self.writer.own().node;
+        self.writer.set_may_be_alone(now.keys().all(|node| *node == own) && image.may_write_alone(own));
         for node in self.up.keys().filter(|node| !now.contains_key(node)) {
             self.writer.step(WriterEvent::NodeDown(*node));
         }
