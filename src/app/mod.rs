@@ -11,6 +11,7 @@ mod forming;
 mod metrics;
 mod open;
 mod probe;
+mod room;
 mod services;
 
 use std::net::SocketAddr;
@@ -60,16 +61,20 @@ pub enum Error {
     /// The cluster has given this process up. The next one begins anew.
     #[error("fenced by the cluster ({0}); start again")]
     Fenced(String),
+    /// The disk is full. The next process waits for room.
+    #[error("{0}: the disk is full; free space: this node goes on by itself when it is started again")]
+    Full(String),
 }
 
 impl Error {
-    /// 2 configuration, 3 storage fenced, 4 port or folder not to be had, 5 fenced by the cluster.
+    /// 2 configuration, 3 storage fenced, 4 port or folder not to be had, 5 fenced by the cluster, 6 disk full.
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Error::Configuration(_) => 2,
             Error::Storage(_) => 3,
             Error::Taken(_) => 4,
             Error::Fenced(_) => 5,
+            Error::Full(_) => 6,
         })
     }
 }
@@ -86,6 +91,9 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let _lock = lock_dir(&config.data_dir).map_err(|error| Error::Taken(error.to_string()))?;
     let tls = Arc::new(load_tls(&config, clock.clone())?);
+    // Before anything is bound: whoever connects is not to wait with it.
+    room::await_room(&config.data_dir).await;
+    let was_in_use = room::is_in_use(&config.data_dir);
     let bound = bind_kafka(&config)?;
     let admin_socket = bind_one(config.admin)?;
     let admin_address = local(&admin_socket)?;
@@ -96,8 +104,11 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let shown = ready::Addresses::new(&addresses, admin_address);
 
     notify::starting();
-    let opened =
-        open::open(&config, &place, endpoints, static_settings, clock.clone(), Arc::new(SystemEntropy)).await?;
+    let opening = open::open(&config, &place, endpoints, static_settings, clock.clone(), Arc::new(SystemEntropy));
+    let opened = opening.await.map_err(|error| match was_in_use {
+        true => room::classified(error, &config.data_dir),
+        false => error,
+    })?;
     let wire_metrics = Arc::new(WireMetrics::new());
     let (stop, stopping) = watch::channel(false);
     let mut tasks = JoinSet::new();
@@ -122,6 +133,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
             ended
         }
         Err(error) => {
+            let error = room::classified(error, &config.data_dir);
             // Nothing more is written: the next start decides what of the last moments counts.
             health.fenced(error.to_string());
             tracing::error!(%error, "this node fences itself");

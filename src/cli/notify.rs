@@ -15,6 +15,12 @@ pub fn starting() {
     send(&[NotifyState::Status("opening and recovering storage")]);
 }
 
+/// The start waits for something, and has not hung: the manager is to be patient for `longer`.
+pub fn waiting(status: &str, longer: Duration) {
+    let longer = u32::try_from(longer.as_micros()).unwrap_or(u32::MAX);
+    send(&[NotifyState::Status(status), NotifyState::ExtendTimeoutUsec(longer)]);
+}
+
 /// Clients are served.
 pub fn ready() {
     send(&[NotifyState::Ready, NotifyState::Status("serving")]);
@@ -65,6 +71,7 @@ mod tests {
     #[ignore = "run in a process of its own by the_manager_is_told"]
     fn child() {
         starting();
+        waiting("for room", Duration::from_secs(7));
         ready();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let two = async {
@@ -104,7 +111,8 @@ mod tests {
             }
         }
         assert_eq!(told[0], "STATUS=opening and recovering storage\n");
-        assert_eq!(told[1], "READY=1\nSTATUS=serving\n");
+        assert_eq!(told[1], "STATUS=for room\nEXTEND_TIMEOUT_USEC=7000000\n");
+        assert_eq!(told[2], "READY=1\nSTATUS=serving\n");
         assert!(told.iter().filter(|text| *text == "WATCHDOG=1\n").count() >= 1, "{told:?}");
         assert!(told.last().unwrap().contains("EXTEND_TIMEOUT_USEC=300000000\n"), "{told:?}");
     }

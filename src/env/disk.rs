@@ -181,6 +181,12 @@ impl DiskFile for RealFile {
     }
 }
 
+/// Bytes that an ordinary user can still write on the file system of `path`.
+pub fn free_bytes(path: &Path) -> io::Result<u64> {
+    let stat = rustix::fs::statvfs(path)?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
 /// Tells the kernel that nobody will read this synced file soon. A hint: that it is not taken is no error.
 pub fn forget_cached(file: &File) {
     let _ = fadvise(file, 0, None, Advice::DontNeed);

@@ -15,7 +15,8 @@ mod terminal;
 
 pub use clock::{Clock, Stopwatch, SystemClock};
 pub use disk::{
-    DIRECT_ALIGN, Disk, DiskFile, OpenMode, RealDisk, create_direct, forget_cached, leave_direct, open_direct,
+    DIRECT_ALIGN, Disk, DiskFile, OpenMode, RealDisk, create_direct, forget_cached, free_bytes, leave_direct,
+    open_direct,
 };
 #[cfg(any(test, feature = "failpoints"))]
 pub use entropy::SeededEntropy;

@@ -83,7 +83,7 @@ fn a_full_disk_loses_nothing_and_recovers() {
     if resumed {
         broker.kill();
     } else {
-        broker.wait(Duration::from_secs(1)).expect(3, &["No space left on device"]);
+        broker.wait(Duration::from_secs(1)).expect(6, &["the disk is full"]);
     }
     let broker = launch(&data).start();
     let records = broker.client().read_all("filling", 0, 0).unwrap();
@@ -98,6 +98,34 @@ fn a_full_disk_loses_nothing_and_recovers() {
         }
     }
     assert!(expected >= next, "{next} records were acknowledged, {expected} are there");
+}
+
+#[test]
+fn a_node_that_is_started_on_a_full_disk_waits_for_room() {
+    let dir = folder();
+    let Some(disk) = SmallDisk::mount(&dir.path().join("disk"), 160) else {
+        return skip("a tmpfs cannot be mounted here (not root?)");
+    };
+    let data = disk.0.join("data");
+    let broker = launch(&data).start();
+    let mut client = broker.client();
+    assert_eq!(client.create_topic("filling", 1, &[]).unwrap(), 0);
+    wait_for_leaders(&mut client, "filling", 1);
+    let mut next = 0;
+    produce(&broker, &mut next, Duration::from_millis(300));
+    broker.kill();
+    let ballast = disk.0.join("ballast");
+    let filled = std::io::copy(&mut std::io::repeat(0), &mut std::fs::File::create(&ballast).unwrap());
+    assert!(filled.is_err(), "the disk is full");
+    let room = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_secs(2));
+        std::fs::remove_file(&ballast).unwrap();
+    });
+    let began = Instant::now();
+    let broker = launch(&data).start();
+    assert!(began.elapsed() >= Duration::from_secs(1), "it was not ready before there was room");
+    room.join().unwrap();
+    assert_eq!(broker.client().read_all("filling", 0, 0).unwrap().len(), next as usize);
 }
 
 #[test]

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 pub const NODES: u8 = 3;
 const DISK_MIB: u32 = 400;
 const FENCED: i32 = 5;
+const FULL: i32 = 6;
 /// From an end to the next start, as the unit has it.
 const RESTART: Duration = Duration::from_millis(500);
 const LONG: Duration = Duration::from_secs(90);
@@ -162,8 +163,8 @@ impl Fleet {
             machine.child = None;
             match (std::mem::take(&mut machine.killed), status.code()) {
                 (true, _) => {}
-                (false, Some(FENCED)) => {
-                    self.fenced.fetch_add(1, Ordering::Relaxed);
+                (false, Some(code @ (FENCED | FULL))) => {
+                    self.fenced.fetch_add(u64::from(code == FENCED), Ordering::Relaxed);
                     machine.start_at = Some(Instant::now() + RESTART);
                 }
                 (false, _) => {
