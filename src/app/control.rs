@@ -30,8 +30,8 @@ impl Control {
         let grants = Grants::new(quorum.clone(), clock.clone());
         cluster.control.add(kind::HEARTBEAT, Arc::new(HeartbeatService(grants.clone())));
         tokio::spawn(grants.clone().confirm());
-        let alone = quorum.clone();
-        let lease = Lease::new(clock.clone(), Box::new(move || alone.leads_alone()));
+        let (alone, confirmed) = (quorum.clone(), grants.clone());
+        let lease = Lease::new(clock.clone(), Box::new(move || alone.leads_alone() || confirmed.leads()));
         Control { lease, grants, quorum: quorum.clone(), clock: clock.clone() }
     }
 

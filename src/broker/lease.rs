@@ -1,14 +1,15 @@
 //! The right to answer clients: lent to this process by the quorum's leader for a short time, again and again.
 //!
-//! A lease runs from the moment at which the request for it was sent, by CLOCK_BOOTTIME, which goes on while a process or a
-//! machine is paused. So it ends here before the leader, who counts from the moment at which it was asked, can take this
-//! process for dead. A node that is its own quorum needs nobody's leave.
+//! A lease runs from the moment at which the request for it was sent, or from a little before, as the leader says, by CLOCK_BOOTTIME,
+//! which goes on while a process or a machine is paused. So it ends here before a leader, who counts from the moment at which
+//! it was asked, can take this process for dead. The node that leads the quorum needs nobody's leave, for as long as it is certain
+//! that nobody else was elected: so its right ends with its leadership, and whoever is elected next need not wait for it.
 //!
 //! This decides availability only. That nothing is lost or doubled when two processes take themselves for leaders follows
 //! from the rules of ledgers and from broker epochs.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -16,24 +17,26 @@ use tokio::sync::watch;
 use crate::base::BrokerEpoch;
 use crate::env::Clock;
 
-/// How long a lease holds, from the sending of the request for it.
+/// How long a lease holds.
 pub const LEASE: Duration = Duration::from_secs(2);
 
-/// Whether this node is a quorum of its own, and leads it.
-pub type IsAlone = Box<dyn Fn() -> bool + Send + Sync>;
+/// Whether this node leads the quorum, and nobody else can have been elected yet.
+pub type IsLeader = Box<dyn Fn() -> bool + Send + Sync>;
 
 /// See the module's documentation. Cheap to ask.
 pub struct Lease {
     clock: Arc<dyn Clock>,
-    is_alone: IsAlone,
+    is_leader: IsLeader,
     /// CLOCK_BOOTTIME in nanoseconds.
     until: AtomicU64,
+    lost: AtomicBool,
     epoch: watch::Sender<Option<BrokerEpoch>>,
 }
 
 impl Lease {
-    pub fn new(clock: Arc<dyn Clock>, is_alone: IsAlone) -> Arc<Lease> {
-        Arc::new(Lease { clock, is_alone, until: AtomicU64::new(0), epoch: watch::Sender::new(None) })
+    pub fn new(clock: Arc<dyn Clock>, is_leader: IsLeader) -> Arc<Lease> {
+        let (until, lost, epoch) = (AtomicU64::new(0), AtomicBool::new(false), watch::Sender::new(None));
+        Arc::new(Lease { clock, is_leader, until, lost, epoch })
     }
 
     /// The process has its broker epoch: from now on it asks for leases.
@@ -46,20 +49,21 @@ impl Lease {
         self.epoch.subscribe()
     }
 
-    /// What was asked for at `sent` (CLOCK_BOOTTIME) was granted.
-    pub fn granted(&self, sent: Duration) {
-        self.until.fetch_max(nanos(sent + LEASE), Ordering::Relaxed);
+    /// A lease was granted that counts from `since` (CLOCK_BOOTTIME).
+    pub fn granted(&self, since: Duration) {
+        self.until.fetch_max(nanos(since + LEASE), Ordering::Relaxed);
     }
 
     /// The process is fenced: it answers nothing any more, whatever is granted.
     pub fn lost(&self) {
         self.epoch.send_replace(None);
-        self.until.store(0, Ordering::Relaxed);
+        self.lost.store(true, Ordering::Relaxed);
     }
 
     /// Whether this process may give answers at this moment.
     pub fn is_valid(&self) -> bool {
-        nanos(self.clock.boottime()) < self.until.load(Ordering::Relaxed) || (self.is_alone)()
+        let lent = nanos(self.clock.boottime()) < self.until.load(Ordering::Relaxed);
+        !self.lost.load(Ordering::Relaxed) && (lent || (self.is_leader)())
     }
 }
 
@@ -70,7 +74,6 @@ fn nanos(time: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::AtomicBool;
 
     struct Hands(AtomicU64);
 
@@ -87,11 +90,11 @@ mod tests {
     #[test]
     fn a_lease_runs_from_the_moment_of_asking() {
         let clock = Arc::new(Hands(AtomicU64::new(10_000)));
-        let alone = Arc::new(AtomicBool::new(true));
-        let asked = alone.clone();
+        let leads = Arc::new(AtomicBool::new(true));
+        let asked = leads.clone();
         let lease = Lease::new(clock.clone(), Box::new(move || asked.load(Ordering::Relaxed)));
-        assert!(lease.is_valid(), "a node alone");
-        alone.store(false, Ordering::Relaxed);
+        assert!(lease.is_valid(), "the leader's own");
+        leads.store(false, Ordering::Relaxed);
         assert!(!lease.is_valid());
         let sent = clock.boottime();
         clock.0.store(11_500, Ordering::Relaxed);
@@ -107,5 +110,8 @@ mod tests {
         assert!(lease.is_valid(), "an older answer that comes late takes nothing away");
         lease.lost();
         assert!(!lease.is_valid());
+        leads.store(true, Ordering::Relaxed);
+        lease.granted(Duration::from_millis(13_700));
+        assert!(!lease.is_valid(), "who was fenced stays so");
     }
 }

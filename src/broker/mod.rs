@@ -69,7 +69,7 @@ pub use error::{ChangeError, FetchError, OffsetsError, ProduceError};
 pub use exposure::Exposure;
 pub use fetch::Fetched;
 pub use holdings::{HeldEntry, Holdings, HostHoldings, PullError};
-pub use lease::{IsAlone, LEASE, Lease};
+pub use lease::{IsLeader, LEASE, Lease};
 pub use ledgers::QuorumRegistrations;
 pub use load::{Load, LoadMeter, PARTITION_LOADS_MAX, PartitionLoad};
 pub use missing::Missing;

@@ -17,6 +17,7 @@ use crate::quorum::Quorum;
 
 use super::controller::{Action, Controller, View};
 use super::heartbeat::Grants;
+use super::lease::Predecessor;
 
 /// How often the leader looks whether something is to be done.
 const EVERY: Duration = Duration::from_millis(50);
@@ -51,6 +52,28 @@ pub struct ControllerParts {
 /// What a recovery that has ended leaves behind.
 type Recovered = (LedgerId, Duration, Result<EntryId, String>);
 
+/// Who led, as far as this node has learned: the last two terms that had a leader.
+#[derive(Debug, Default)]
+struct History {
+    newest: Option<(u64, Predecessor)>,
+    older: Option<(u64, Predecessor)>,
+}
+
+impl History {
+    fn learn(&mut self, now: Duration, term: u64, leader: Option<NodeId>) {
+        let Some(node) = leader else { return };
+        if self.newest.is_none_or(|(known, _)| known < term) {
+            self.older = self.newest.replace((term, Predecessor { node, since: now }));
+        }
+    }
+
+    /// Who led in the term right before this one: with a term in between others may have led of whom nobody told this node.
+    fn before(&self, term: u64) -> Option<Predecessor> {
+        let of_term = |known: &(u64, Predecessor)| known.0 + 1 == term;
+        [self.newest, self.older].into_iter().flatten().find(of_term).map(|(_, predecessor)| predecessor)
+    }
+}
+
 /// One time of leading.
 struct Leading {
     term: u64,
@@ -70,6 +93,7 @@ pub async fn run(parts: ControllerParts) {
     let mut ticks = interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut leading: Option<Leading> = None;
+    let mut history = History::default();
     loop {
         let ended = match &mut leading {
             None => {
@@ -81,7 +105,9 @@ pub async fn run(parts: ControllerParts) {
                 Some(ended) = leading.recoveries.join_next() => Some(ended),
             },
         };
-        let (now, term) = (parts.clock.boottime(), parts.quorum.status().term);
+        let (now, status) = (parts.clock.boottime(), parts.quorum.status());
+        let term = status.term;
+        history.learn(now, term, status.leader);
         if !parts.grants.leads() {
             if leading.take().is_some() {
                 tracing::info!("this node controls the cluster no more");
@@ -91,7 +117,8 @@ pub async fn run(parts: ControllerParts) {
         // Led by another in between: what that one granted is not known here.
         if leading.as_ref().is_none_or(|known| known.term != term) {
             tracing::info!(term, "this node controls the cluster");
-            parts.grants.leases().begin(now);
+            let image = parts.quorum.image().borrow().clone();
+            parts.grants.leases().begin(now, &image, history.before(term));
             leading = Some(Leading::new(now, term));
         }
         if let Some(leading) = &mut leading {
@@ -125,7 +152,8 @@ impl Leading {
     async fn look(&mut self, parts: &ControllerParts, now: Duration) {
         if now.saturating_sub(self.looked) > STALL {
             tracing::warn!("this node stood still for a while: brokers get another lease before they are fenced");
-            parts.grants.leases().begin(now);
+            let image = parts.quorum.image().borrow().clone();
+            parts.grants.leases().begin_anew(now, &image);
         }
         self.looked = now;
         let image = parts.quorum.image().borrow().clone();

@@ -67,7 +67,7 @@ impl World {
             moving: true,
             out,
         };
-        world.leases.begin(world.now());
+        world.leases.begin(world.now(), &world.image, None);
         world.must(&Command::InitCluster { cluster: ClusterId([1; 16]), generation: 1 });
         world
     }
@@ -152,7 +152,7 @@ impl World {
             let epoch = self.image.brokers[&node].epoch;
             let load = self.loads.get(&node).cloned().unwrap_or_default();
             let beat = Heartbeat { node, epoch, wal_used: 0, wal_budget: 0, load };
-            if self.leases.hear(self.now(), true, &self.image, beat) == Verdict::Fenced {
+            if self.leases.hear(self.now(), Some(self.now()), &self.image, beat) == Verdict::Fenced {
                 self.say(&format!("node {node} is told that it is fenced, and ends"));
                 self.alive.remove(&node);
             }
@@ -254,7 +254,7 @@ impl World {
             ["start", node] => self.register(NodeId(list(node)[0])),
             ["new-leader"] => {
                 (self.controller, self.recoveries) = (Controller::new(self.now()), Vec::new());
-                self.leases.begin(self.now());
+                self.leases.begin(self.now(), &self.image, None);
             }
             ["pass", ms] => (0..list::<u64>(ms)[0] / STEP_MS).for_each(|_| self.pass()),
             ["drain", node] => drop(self.must(&Command::DrainNode { node: NodeId(list(node)[0]), draining: true })),

@@ -2,7 +2,7 @@
 //!
 //! Request, behind the kind's byte: version `u8` | node `i32` | broker epoch `i64` | WAL used, budget `u64` each | bytes in,
 //! bytes out, requests per second `u64` each | a counted list of partition (20 bytes) and cost `u64`. Answer: version `u8` |
-//! verdict `u8`.
+//! verdict `u8` | if granted, the age of the leader's confirmation in ms `u32`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -71,19 +71,25 @@ impl Heartbeat {
 
 impl Verdict {
     fn encode(self) -> Bytes {
-        let code = match self {
-            Verdict::Granted => 0,
-            Verdict::Fenced => 1,
-            Verdict::NotNow => 2,
+        let mut w = Writer::new();
+        w.u8(VERSION);
+        match self {
+            Verdict::Granted { age } => {
+                // Rounded up: a lease is rather shorter than longer.
+                let ms = age.as_nanos().div_ceil(1_000_000);
+                w.u8(0).u32(u32::try_from(ms).unwrap_or(u32::MAX))
+            }
+            Verdict::Fenced => w.u8(1),
+            Verdict::NotNow => w.u8(2),
         };
-        Bytes::copy_from_slice(&[VERSION, code])
+        w.finish()
     }
 
     fn decode(bytes: &[u8]) -> Result<Verdict, DecodeError> {
         let mut r = Reader::new(bytes);
         check_version(&mut r)?;
         let verdict = match r.u8()? {
-            0 => Verdict::Granted,
+            0 => Verdict::Granted { age: Duration::from_millis(u64::from(r.u32()?)) },
             1 => Verdict::Fenced,
             2 => Verdict::NotNow,
             value => return Err(DecodeError::Invalid { field: "answer to a heartbeat", value: u64::from(value) }),
@@ -121,8 +127,14 @@ impl Grants {
     /// Whether nobody else can have been elected by now. Unlike the quorum's own word this holds after a pause of the process,
     /// too.
     pub fn leads(&self) -> bool {
+        self.confirmed().is_some()
+    }
+
+    /// When the last confirmation was asked for, if it holds still.
+    fn confirmed(&self) -> Option<Duration> {
         let confirmed = Duration::from_millis(self.confirmed.load(Ordering::Relaxed));
-        confirmed > Duration::ZERO && self.clock.boottime() < confirmed + LEADER_LEASE - CONFIRM_MARGIN
+        let holds = self.clock.boottime() < confirmed + LEADER_LEASE - CONFIRM_MARGIN;
+        (confirmed > Duration::ZERO && holds).then_some(confirmed)
     }
 
     /// Has the leadership confirmed for as long as the process runs.
@@ -140,9 +152,9 @@ impl Grants {
     fn hear(&self, beat: Heartbeat) -> Verdict {
         // In this order: what is counted as heard was heard before the leadership was looked at.
         let now = self.clock.boottime();
-        let leads = self.leads();
+        let confirmed = self.confirmed();
         let image = self.quorum.image().borrow().clone();
-        self.leases().hear(now, leads, &image, beat)
+        self.leases().hear(now, confirmed, &image, beat)
     }
 }
 
@@ -205,9 +217,13 @@ impl Heartbeats {
         let mut noted = Instant::now();
         loop {
             let sent = self.clock.boottime();
-            let pause = match self.ask(epoch).await {
-                Some(Verdict::Granted) => {
-                    self.lease.granted(sent);
+            let asked = self.quorum.status().leader;
+            let pause = match self.ask(asked, epoch).await {
+                Some(Verdict::Granted { age }) => {
+                    // The leader's own broker is right for as long as it leads, and no longer.
+                    if asked != Some(self.node) {
+                        self.lease.granted(sent.saturating_sub(age));
+                    }
                     noted = Instant::now();
                     EVERY.saturating_sub(self.clock.boottime().saturating_sub(sent))
                 }
@@ -227,8 +243,8 @@ impl Heartbeats {
         }
     }
 
-    async fn ask(&self, epoch: BrokerEpoch) -> Option<Verdict> {
-        let leader = self.quorum.status().leader?;
+    async fn ask(&self, leader: Option<NodeId>, epoch: BrokerEpoch) -> Option<Verdict> {
+        let leader = leader?;
         let (wal_used, wal_budget, load) = (self.facts)();
         let beat = Heartbeat { node: self.node, epoch, wal_used, wal_budget, load };
         if leader == self.node {
@@ -281,12 +297,14 @@ mod tests {
         let mut newer = bytes.to_vec();
         newer[1] = 9;
         assert_eq!(Heartbeat::decode(&newer[1..]), Err(DecodeError::Version { found: 9, newest: 1 }));
-        for verdict in [Verdict::Granted, Verdict::Fenced, Verdict::NotNow] {
+        let granted = Verdict::Granted { age: Duration::from_millis(70) };
+        for verdict in [granted, Verdict::Fenced, Verdict::NotNow] {
             assert_eq!(Verdict::decode(&verdict.encode()), Ok(verdict));
         }
-        assert!(
-            Verdict::decode(&[1, 3]).is_err() && Verdict::decode(&[1]).is_err() && Verdict::decode(&[1, 0, 0]).is_err()
-        );
+        assert_eq!(Verdict::Granted { age: Duration::from_micros(69_001) }.encode(), granted.encode());
+        for wrong in [&[1, 3][..], &[1], &[1, 0, 0, 0, 0], &[1, 0, 0, 0, 0, 0, 0], &[1, 1, 0]] {
+            assert!(Verdict::decode(wrong).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

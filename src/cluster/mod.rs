@@ -42,7 +42,7 @@ pub(crate) use controller::{Action, Controller, View};
 pub use controller_run::{ControllerParts, Recoverer, run as run_controller};
 pub use heartbeat::{Facts, Fenced, Grants, HeartbeatService, Heartbeats};
 pub use join::{JoinAnswer, JoinAsk, JoinError, JoinService, catch_up, has_joined, join};
-pub use lease::{Heartbeat, Leases, Verdict};
+pub use lease::{Heartbeat, Leases, Predecessor, Verdict};
 pub use manage::{Ask, ManageService, Managed, Tool, ToolError};
 pub use roster::{Acquaintances, joined};
 pub use status::{BrokerStatus, LedgerStatus, NodeStatus, Status};

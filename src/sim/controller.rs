@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::base::{BrokerEpoch, EntryId, LedgerId, NodeId};
 use crate::broker::Load;
-use crate::cluster::{Action, Controller, Heartbeat, Leases, Verdict, View};
+use crate::cluster::{Action, Controller, Heartbeat, Leases, Predecessor, Verdict, View};
 use crate::ledger::core::{Identity, Recovery, RecoveryAction, RecoveryEvent, Registered, Reply, Request};
 use crate::metadata::{Command, Holder, Image, Response};
 
@@ -36,11 +36,16 @@ impl World {
         // A majority is asked before anything is granted.
         let leads = self.leads(index) && self.leader_works() == Some(index);
         let (image, now) = (self.image_at(index), Duration::from_micros(self.now));
+        let confirmed = leads.then(|| Duration::from_micros(self.quorum.contact));
         let beat = Heartbeat { node: node_id(from), epoch, wal_used: 0, wal_budget: 1, load: Load::default() };
         let Some(process) = self.nodes[index].process.as_mut() else { return };
-        match process.leading.leases.hear(now, leads, &image, beat) {
-            Verdict::Granted => self.send(index, from, Message::Granted { sent, lease: true }),
-            Verdict::Fenced => self.send(index, from, Message::Granted { sent, lease: false }),
+        match process.leading.leases.hear(now, confirmed, &image, beat) {
+            Verdict::Granted { age } => {
+                // To itself a leader lends nothing.
+                let since = if from == index { 0 } else { sent.saturating_sub(age.as_micros() as Micros) };
+                self.send(index, from, Message::Granted { since, lease: true });
+            }
+            Verdict::Fenced => self.send(index, from, Message::Granted { since: sent, lease: false }),
             Verdict::NotNow => {}
         }
     }
@@ -49,6 +54,10 @@ impl World {
         let leads = self.leads(index);
         let (election, now) = (self.quorum.elections, Duration::from_micros(self.now));
         let image = self.image_at(index);
+        let predecessor = self
+            .quorum
+            .predecessor
+            .map(|(node, since)| Predecessor { node: node_id(node), since: Duration::from_micros(since) });
         let Some(process) = self.nodes[index].process.as_mut() else { return };
         if !leads {
             process.leading.controller = None;
@@ -57,7 +66,7 @@ impl World {
             return;
         }
         if process.leading.controller.as_ref().is_none_or(|(begun, _)| *begun != election) {
-            process.leading.leases.begin(now);
+            process.leading.leases.begin(now, &image, predecessor);
             process.leading.controller = Some((election, Controller::new(now)));
             process.leading.pending = 0;
             process.recoverers.clear();

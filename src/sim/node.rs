@@ -80,9 +80,9 @@ pub enum Message {
         epoch: BrokerEpoch,
         sent: Micros,
     },
-    /// Of a heartbeat that was sent then; without a lease the epoch is fenced.
+    /// A lease that counts from then; without a lease the epoch is fenced.
     Granted {
-        sent: Micros,
+        since: Micros,
         lease: bool,
     },
 }
@@ -543,10 +543,10 @@ impl World {
                 self.entries_read(index, node_id(from), ledger, first, batches);
             }
             Message::Heartbeat { epoch, sent } => self.heartbeat(index, from, epoch, sent),
-            Message::Granted { sent, lease } => {
+            Message::Granted { since, lease } => {
                 let Some(process) = self.nodes[index].process.as_mut() else { return };
                 match lease {
-                    true => process.lease_until = process.lease_until.max(sent + LEASE),
+                    true => process.lease_until = process.lease_until.max(since + LEASE),
                     false => self.ends(index),
                 }
             }

@@ -14,6 +14,8 @@ use super::{MS, Micros, NODES};
 
 /// A leader that has not reached a majority for so long leads no more.
 const LEADER_LEASE: Micros = 700 * MS;
+/// For so long after it has reached a majority a leader's own broker answers clients.
+const OWN_LEASE: Micros = 600 * MS;
 
 pub struct Quorum {
     image: Image,
@@ -24,8 +26,10 @@ pub struct Quorum {
     /// The leader's process.
     generation: u64,
     /// When the leader last reached a majority.
-    contact: Micros,
+    pub contact: Micros,
     pub leads_since: Micros,
+    /// Who led before, and since when.
+    pub predecessor: Option<(usize, Micros)>,
     /// When somebody stands, if the leader stays away.
     patience: Micros,
     pub elections: u64,
@@ -45,7 +49,8 @@ impl Quorum {
         let images = vec![Rc::new(image.clone())];
         let index = MemoryIndex::default();
         let (leader, generation, contact, leads_since, patience, elections) = (None, 0, 0, 0, 0, 0);
-        Quorum { image, index, images, leader, generation, contact, leads_since, patience, elections }
+        let predecessor = None;
+        Quorum { image, index, images, leader, generation, contact, leads_since, predecessor, patience, elections }
     }
 
     pub fn commit(&mut self, command: &Command) -> Response {
@@ -87,14 +92,18 @@ impl World {
 
     /// Looks whether the leader is there, and has another elected when it has been away for long.
     pub fn quorum_tick(&mut self) {
-        if self.leader_works().is_some() {
+        if let Some(leader) = self.leader_works() {
             self.quorum.contact = self.now;
+            if let Some(process) = self.nodes[leader].process.as_mut() {
+                process.lease_until = process.lease_until.max(self.now + OWN_LEASE);
+            }
             self.quorum.patience = self.now + LEADER_LEASE + self.rng.range(100, 900) * MS;
         } else if self.now >= self.quorum.patience {
             let able: Vec<usize> =
                 (0..NODES).filter(|n| self.nodes[*n].is_awake() && self.reaches_majority(*n)).collect();
             if !able.is_empty() {
                 let next = able[self.rng.range(0, able.len() as u64 - 1) as usize];
+                self.quorum.predecessor = self.quorum.leader.map(|leader| (leader, self.quorum.leads_since));
                 self.quorum.leader = Some(next);
                 self.quorum.generation = self.nodes[next].generation;
                 (self.quorum.contact, self.quorum.leads_since) = (self.now, self.now);
