@@ -5,6 +5,7 @@ mod commits;
 mod fleet;
 mod network;
 mod route;
+mod store_server;
 
 use super::client::Client;
 use super::harness::{BINARY, Broker, Launch, eventually, folder};

@@ -45,10 +45,10 @@ application_jars() {
 jar_version() { local jar=("$1/$2"-[0-9]*.jar); jar=${jar[0]##*/"$2"-}; echo "${jar%.jar}"; }
 tools_version() { "$here/kafka-tool" topics --version; }
 
-# wait_port PORT SECONDS PID
+# wait_port PORT SECONDS PID [ADDRESS]
 wait_port() {
   local deadline=$((SECONDS + $2))
-  until (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; do
+  until (exec 3<>"/dev/tcp/${4:-127.0.0.1}/$1") 2>/dev/null; do
     kill -0 "$3" 2>/dev/null && ((SECONDS < deadline)) || return 1
     sleep 0.1
   done

@@ -2,7 +2,8 @@
 //!
 //! A round makes a cluster in network namespaces, puts idempotent producers with readers, transfers in transactions and
 //! committed offsets on it, and brings one or two faults at a time over it: SIGKILL, SIGSTOP, links cut (wholly, in one
-//! direction, between two nodes), a disk that is slow or full, a node whose disk is lost. Then all is mended, everything that was
+//! direction, between two nodes), a disk that is slow or full, a node whose disk is lost. Every second round keeps its objects
+//! in a real S3 server, which goes away, too. Then all is mended, everything that was
 //! begun is brought to its end, and the whole log is read from offset 0: as it is, and once more after all of it is
 //! uploaded and every process was started anew.
 
@@ -13,8 +14,9 @@ use super::super::oracle::{History, Rng, check};
 use super::super::transfers::{self, Ledger};
 use super::commits::Commits;
 use super::fleet::{Fleet, NODES};
-use super::network::{Cut, Network, inside};
+use super::network::{Cut, Network, inside, is_inside};
 use super::route::Route;
+use super::store_server::{Away, StoreServer};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Child;
@@ -32,6 +34,7 @@ enum Fault {
     Cut(Cut),
     Slow(u8, Option<Child>),
     Full(u8),
+    Store(Away),
 }
 
 impl Fault {
@@ -47,6 +50,9 @@ impl Fault {
                 }
             }
             Fault::Full(node) => fleet.make_room(node),
+            Fault::Store(away) => {
+                fleet.store.iter().for_each(|store| store.come_back(away, &fleet.network));
+            }
         }
     }
 
@@ -55,6 +61,7 @@ impl Fault {
             Fault::Killed(n) | Fault::Stopped(n) | Fault::Slow(n, _) | Fault::Full(n) => *n == node,
             Fault::Cut(Cut::Off(n)) => *n == node,
             Fault::Cut(Cut::OneWay(a, b) | Cut::Between(a, b)) => *a == node || *b == node,
+            Fault::Store(_) => false,
         }
     }
 }
@@ -115,6 +122,9 @@ impl Round {
     }
 
     fn begin(&mut self) {
+        if self.fleet.store.is_some() && self.rng.range(0, 3) == 0 {
+            return self.take_store_away();
+        }
         let node = self.rng.range(1, u64::from(NODES)) as u8;
         let other = node % NODES + 1;
         if self.active.iter().any(|(_, fault)| fault.is_about(node)) {
@@ -145,6 +155,25 @@ impl Round {
         println!("  {name} {node} for {lasts:?}");
         *self.faults.entry(name.to_owned()).or_default() += 1;
         self.active.push((Instant::now() + lasts, fault));
+    }
+
+    /// Object storage is away, for longer than other faults last; those go on meanwhile.
+    fn take_store_away(&mut self) {
+        let Some(store) = self.fleet.store.as_ref() else { return };
+        if self.active.iter().any(|(_, fault)| matches!(fault, Fault::Store(_))) {
+            return;
+        }
+        let away = match self.rng.range(0, 3) {
+            0 => Away::Killed,
+            1 => Away::Stopped,
+            2 => Away::CutOff,
+            _ => Away::CutFrom(self.rng.range(1, u64::from(NODES)) as u8),
+        };
+        let lasts = Duration::from_millis(self.rng.range(500, 15_000));
+        println!("  {} ({away:?}) for {lasts:?}", away.name());
+        store.go(away, &self.fleet.network);
+        *self.faults.entry(away.name().to_owned()).or_default() += 1;
+        self.active.push((Instant::now() + lasts, Fault::Store(away)));
     }
 
     fn cut(&self, cut: Cut) -> Fault {
@@ -227,9 +256,9 @@ impl Drop for Ended<'_> {
 }
 
 /// One round in a folder of its own.
-fn round(dir: &Path, seed: u64, trouble: Duration) -> Result<Shown, String> {
+fn round(dir: &Path, seed: u64, trouble: Duration, external: bool) -> Result<Shown, String> {
     let began = Instant::now();
-    let fleet = Fleet::new(dir);
+    let fleet = Fleet::new(dir, external);
     let seeds = (1..=NODES).map(|n| (Network::address(n), 9093).into()).collect();
     let route = Arc::new(Route::new(seeds, super::super::tls::as_client(&fleet.folder(1)), seed));
     make_topics(&route);
@@ -327,6 +356,10 @@ fn verify(round: &Round, shared: &Shared, ledger: &Ledger, commits: &Commits) ->
     commits.judge(&round.route)
 }
 
+fn name_of_store(external: bool) -> &'static str {
+    if external { "minio" } else { "bundled" }
+}
+
 /// Runs rounds until the time is over; a round that fails leaves its logs and journal in the folder that it names.
 fn campaign(seconds: u64, trouble: Duration) {
     let root = lasting_folder("cluster-faults");
@@ -337,20 +370,23 @@ fn campaign(seconds: u64, trouble: Duration) {
         let dir = root.join("current");
         let _ = std::fs::remove_dir_all(&dir);
         std::fs::create_dir_all(&dir).expect("the folder can be made");
-        println!("seed {seed}");
-        match round(&dir, seed, trouble) {
+        let external = has_external_store(seed);
+        let store = name_of_store(external);
+        println!("seed {seed}, objects in the {store} store");
+        match round(&dir, seed, trouble, external) {
             Err(problem) => {
                 let kept = root.join(format!("failed-{seed}-{}", std::process::id()));
                 let _ = std::fs::create_dir_all(&kept);
-                for name in ["journal", "log1", "log2", "log3"] {
-                    let _ = std::fs::copy(dir.join(name), kept.join(name));
+                for name in ["journal", "log1", "log2", "log3", "store/log"] {
+                    let _ = std::fs::copy(dir.join(name), kept.join(name.replace('/', "-")));
                 }
                 panic!("seed {seed}, kept in {}: {problem}", kept.display());
             }
             Ok(shown) => {
                 let faults: Vec<String> = shown.faults.iter().map(|(name, n)| format!("{name}={n}")).collect();
                 let Shown { acked, unknown, committed, seconds, fenced, .. } = shown;
-                let line = format!("{seconds};{acked};{unknown};{committed};{fenced};{}\n", faults.join(","));
+                let faults = faults.join(",");
+                let line = format!("{seconds};{acked};{unknown};{committed};{fenced};{faults};{store}\n");
                 println!("  {line}");
                 std::fs::write(root.join("totals"), earlier + &line).expect("the totals can be written");
             }
@@ -371,8 +407,9 @@ fn totals(root: &Path) {
             *faults.entry(name).or_default() += count.parse::<u64>().unwrap_or(0);
         }
     }
+    let external = text.lines().filter(|l| l.split(';').nth(6) == Some(name_of_store(true))).count();
     println!(
-        "in all: {} rounds, {} s, {} faults {faults:?}; {} records acknowledged and {} transfers committed, none lost, doubled, \
+        "in all: {} rounds, {external} of them with an external store, {} s, {} faults {faults:?}; {} records acknowledged and {} transfers committed, none lost, doubled, \
          reordered; {} outcomes unknown at first; {} processes fenced",
         text.lines().count(),
         column(0),
@@ -384,16 +421,38 @@ fn totals(root: &Path) {
     );
 }
 
+fn from_environment<T: std::str::FromStr>(name: &str) -> Option<T> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+/// Whether the round has its objects in a real S3 server: every second one, where that can be had.
+fn has_external_store(seed: u64) -> bool {
+    match from_environment::<String>("CASEMATE_TEST_STORE").as_deref() {
+        Some(name) => name == name_of_store(true),
+        _ if !seed.is_multiple_of(2) => false,
+        _ if StoreServer::fetch() => true,
+        _ => {
+            skip("the round has the bundled store: the S3 server cannot be had here");
+            false
+        }
+    }
+}
+
 #[test]
 #[ignore = "long: make test-faults; CASEMATE_TEST_SECONDS sets how long"]
 fn nothing_is_lost_under_faults() {
+    if !is_inside() {
+        // While there is a network to fetch it from.
+        StoreServer::fetch();
+    }
     match inside("it::cluster::campaign::nothing_is_lost_under_faults") {
         Err(reason) => return skip(&reason),
         Ok(false) => return,
         Ok(true) => {}
     }
-    let seconds = std::env::var("CASEMATE_TEST_SECONDS").ok().and_then(|n| n.parse().ok()).unwrap_or(7_200);
-    campaign(seconds, Duration::from_secs(120));
+    let seconds = from_environment("CASEMATE_TEST_SECONDS").unwrap_or(7_200);
+    let trouble = from_environment("CASEMATE_TEST_TROUBLE_SECONDS").unwrap_or(120);
+    campaign(seconds, Duration::from_secs(trouble));
 }
 
 #[test]
@@ -405,7 +464,7 @@ fn a_few_faults_lose_nothing() {
     }
     let dir = folder();
     let fleet_dir = dir.path().to_owned();
-    match round(&fleet_dir, 1, Duration::from_secs(20)) {
+    match round(&fleet_dir, 1, Duration::from_secs(20), false) {
         Ok(shown) => println!("{} faults, {} records acknowledged", shown.faults.values().sum::<u64>(), shown.acked),
         Err(problem) => panic!("folder {}: {problem}", dir.keep().display()),
     }

@@ -3,6 +3,7 @@
 
 use super::super::harness::{BINARY, eventually};
 use super::network::Network;
+use super::store_server::{self, StoreServer};
 use super::{PASSPHRASE, run};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -47,6 +48,8 @@ struct Machine {
 pub struct Fleet {
     dir: PathBuf,
     pub network: Network,
+    /// The S3 server with the objects; none: the nodes keep them together.
+    pub store: Option<StoreServer>,
     machines: Vec<Mutex<Machine>>,
     /// Ends that nobody brought about.
     pub problems: Mutex<Vec<String>>,
@@ -58,12 +61,14 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// Makes the cluster: node 1 by itself, the others from bundles.
-    pub fn new(dir: &Path) -> Arc<Fleet> {
+    /// Makes the cluster: node 1 by itself, the others from bundles. `external`: with an S3 server.
+    pub fn new(dir: &Path, external: bool) -> Arc<Fleet> {
         let machines = (0..NODES).map(|_| Mutex::default()).collect();
+        let network = Network::new((1..=NODES).chain(external.then_some(store_server::HOST)).collect());
         let fleet = Arc::new(Fleet {
             dir: dir.to_owned(),
-            network: Network::new(NODES),
+            network,
+            store: external.then(|| StoreServer::start(&dir.join("store"))),
             machines,
             problems: Mutex::default(),
             fenced: AtomicU64::new(0),
@@ -188,6 +193,9 @@ impl Fleet {
         let mut command = Command::new(program);
         command.args(enter).arg(BINARY).args(["serve", "--config", &self.config(node)]);
         for (key, value) in SETTINGS {
+            command.arg("--set").arg(format!("{key}={value}"));
+        }
+        for (key, value) in self.store.iter().flat_map(StoreServer::settings) {
             command.arg("--set").arg(format!("{key}={value}"));
         }
         command.arg("--set").arg(format!("admin.listen={}:9095", Network::address(node)));
@@ -319,6 +327,7 @@ impl Fleet {
         for node in 1..=NODES {
             self.kill(node);
         }
+        self.store.iter().for_each(StoreServer::kill);
         std::thread::sleep(Duration::from_millis(100));
         for node in 1..=NODES {
             if let Some(mut child) = self.machine(node).child.take() {

@@ -12,10 +12,15 @@ const INSIDE: &str = "CASEMATE_TEST_NAMESPACE";
 /// With a process space, too: nothing that was started there outlives the test.
 const SPACES: [&str; 5] = ["--net", "--mount", "--pid", "--fork", "--mount-proc"];
 
+/// Whether this process is inside already.
+pub fn is_inside() -> bool {
+    std::env::var_os(INSIDE).is_some()
+}
+
 /// Whether this process has a network of its own. If not, the test of this name is run again in one, and its outcome is
 /// this one's; `Err` says why that cannot be.
 pub fn inside(test: &str) -> Result<bool, String> {
-    if std::env::var_os(INSIDE).is_some() {
+    if is_inside() {
         return Ok(true);
     }
     let probe = Command::new("unshare").args(SPACES).args(["ip", "link"]).output();
@@ -51,20 +56,20 @@ impl Drop for Network {
     }
 }
 
-/// The bridge and the nodes' namespaces.
+/// The bridge and the namespaces of the nodes, and of what else has a place of its own.
 pub struct Network {
-    nodes: u8,
+    hosts: Vec<u8>,
 }
 
 impl Network {
-    /// Makes the network for nodes 1 to `nodes`.
-    pub fn new(nodes: u8) -> Network {
+    /// Makes the network for these hosts.
+    pub fn new(hosts: Vec<u8>) -> Network {
         run("mount", &["-t", "tmpfs", "casemate-test", "/run"]);
         run("ip", &["link", "set", "lo", "up"]);
         run("ip", &["link", "add", "br0", "type", "bridge"]);
         run("ip", &["addr", "add", &format!("{}/24", Network::address(254)), "dev", "br0"]);
         run("ip", &["link", "set", "br0", "up"]);
-        for node in 1..=nodes {
+        for node in hosts.iter().copied() {
             let (name, outside) = (namespace(node), link(node));
             run("ip", &["netns", "add", &name]);
             run("ip", &["link", "add", &outside, "type", "veth", "peer", "name", "eth0", "netns", &name]);
@@ -74,13 +79,13 @@ impl Network {
             run("ip", &["-n", &name, "link", "set", "eth0", "up"]);
             run("ip", &["-n", &name, "link", "set", "lo", "up"]);
         }
-        Network { nodes }
+        Network { hosts }
     }
 
     /// Takes all of it away; a process that is still inside keeps nothing of it but an interface without a peer.
     fn remove(&self) {
-        for node in 1..=self.nodes {
-            run("ip", &["netns", "delete", &namespace(node)]);
+        for host in &self.hosts {
+            run("ip", &["netns", "delete", &namespace(*host)]);
         }
         run("ip", &["link", "delete", "br0"]);
         run("umount", &["-l", "/run"]);
@@ -119,7 +124,7 @@ impl Network {
 
     /// A route that swallows what one node sends to another.
     fn hole(&self, change: &str, from: u8, to: u8) {
-        assert!(from <= self.nodes && to <= self.nodes);
+        assert!(self.hosts.contains(&from) && self.hosts.contains(&to));
         let to = format!("{}/32", Network::address(to));
         run("ip", &["-n", &namespace(from), "route", change, "blackhole", &to]);
     }
