@@ -176,7 +176,8 @@ pub(super) async fn record_self(
     }
     let node = config.node;
     let command = Command::RegisterSelf { node, name, rack, host, port, identity, directory, now_ms };
-    match quorum.propose(&command).await.map_err(|error| Error::Storage(error.to_string()))? {
+    // Said twice it does no harm.
+    match quorum.propose_on(&command).await.map_err(|error| Error::Storage(error.to_string()))?.0 {
         Response::Rejected(reject) => {
             Err(Error::Configuration(format!("the cluster does not take what this node says of itself: {reject}")))
         }

@@ -31,6 +31,7 @@ mod producer_ids;
 mod producer_state;
 pub mod quota;
 mod reconcile;
+mod registering;
 mod registry;
 mod retention;
 pub mod settings;

@@ -13,7 +13,7 @@ use crate::ledger::{
     self, Host, HostReplicas, Hosted, LedgerWriter, NodeReplicas, RecoverError, RecoveryParts, Replicas,
     UnreadableEntry,
 };
-use crate::metadata::{self, Command, Endpoint, Image, Response};
+use crate::metadata::{self, Command, Endpoint, Image};
 use crate::partition::RecoveredGap;
 use crate::quorum::{ProposeError, Quorum};
 use crate::wal::{OpenError, PUT_BACK, RecordError, RecoveredEntry, RecoveryReport, Wal, WalEvents, WalOptions};
@@ -21,7 +21,7 @@ use crate::wal::{OpenError, PUT_BACK, RecordError, RecoveredEntry, RecoveryRepor
 use super::holdings::Holdings;
 use super::opening::{Opener, partitions_of};
 use super::registry::Registry;
-use super::{QuorumRegistrations, ledgers};
+use super::{QuorumRegistrations, ledgers, registering};
 
 /// How often it is looked again at what may have changed without a word.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -134,10 +134,7 @@ pub async fn join(parts: JoinParts<'_>) -> Result<Joined, StartError> {
     let boot = on_disk(wal, move |wal| wal.next_boot(recorded)).await??;
     let version = env!("CARGO_PKG_VERSION").to_owned();
     let register = Command::RegisterBroker { node, incarnation, boot, endpoints, version, now_ms: clock.wall_ms() };
-    let epoch = match accepted(quorum.propose(&register).await?)? {
-        Response::BrokerEpoch(epoch) => epoch,
-        _ => return Err(StartError::UnexpectedAnswer("RegisterBroker")),
-    };
+    let epoch = registering::register(quorum, &register, Identity { node, incarnation, boot }).await?;
     on_disk(wal, move |wal| wal.registered(epoch, boot)).await??;
     let own = Identity { node, incarnation, boot };
     // With this registration in it, so that no seal is forgotten.
@@ -152,7 +149,7 @@ pub async fn join(parts: JoinParts<'_>) -> Result<Joined, StartError> {
     };
     registered(epoch, recovery.clone());
     settle_predecessors(quorum, node, epoch, &recovery).await?;
-    let (id, replicas) = open_ledger(quorum, node, epoch).await?;
+    let (id, replicas) = registering::open_ledger(quorum, node, epoch).await?;
     let options = ledger::writer_options(wal.queue_bytes());
     let ledger = LedgerWriter::new(own, (id, &replicas), options, wal.clone(), registry.clone());
     let listener: Arc<dyn WalEvents> = ledger.clone();
@@ -200,36 +197,6 @@ async fn settle_predecessors(
     }
 }
 
-/// Opens a ledger with the replica set that is best now; waits for another broker where the metadata ask for one.
-async fn open_ledger(
-    quorum: &Quorum,
-    node: NodeId,
-    epoch: BrokerEpoch,
-) -> Result<(LedgerId, Vec<metadata::Replica>), StartError> {
-    let mut image = quorum.image();
-    let mut told = false;
-    loop {
-        let now = image.borrow_and_update().clone();
-        let replicas = ledger::placement::choose_replicas(&now, node, ledger::REPLICAS_WANTED);
-        let replicas = replicas.ok_or(metadata::Reject::UnknownBroker(node))?;
-        if replicas.len() > 1 || now.may_write_alone(node) {
-            let write_quorum = ledger::core::write_quorum(replicas.len()) as u8;
-            let open = Command::OpenLedger { node, epoch, replicas: replicas.clone(), write_quorum, close: None };
-            match accepted(quorum.propose(&open).await?) {
-                Ok(Response::Ledger(id)) => return Ok((id, replicas)),
-                Ok(_) => return Err(StartError::UnexpectedAnswer("OpenLedger")),
-                // The brokers are others by now.
-                Err(metadata::Reject::ReplicaSet(_)) => {}
-                Err(metadata::Reject::UnknownBroker(other)) if other != node => {}
-                Err(reject) => return Err(reject.into()),
-            }
-        } else if !std::mem::replace(&mut told, true) {
-            tracing::warn!("waiting for another broker: records of a cluster are kept on two nodes at least");
-        }
-        let _ = tokio::time::timeout(LOOK_AGAIN, image.changed()).await;
-    }
-}
-
 /// Runs what waits for the disk where that holds up no runtime worker.
 async fn on_disk<T: Send + 'static>(
     wal: &Arc<Wal>,
@@ -237,13 +204,6 @@ async fn on_disk<T: Send + 'static>(
 ) -> Result<T, StartError> {
     let wal = wal.clone();
     tokio::task::spawn_blocking(move || work(&wal)).await.map_err(|_| StartError::UnexpectedAnswer("a start's record"))
-}
-
-fn accepted(response: Response) -> Result<Response, metadata::Reject> {
-    match response {
-        Response::Rejected(reject) => Err(reject),
-        other => Ok(other),
-    }
 }
 
 /// Opens every partition that `image` places on the broker and that is all here. What is missing of others is copied from

@@ -378,6 +378,27 @@ impl Quorum {
         }
     }
 
+    /// Proposes `command` for as long as nobody takes it, or its outcome is unknown: a node that starts has nothing better to
+    /// do. With the answer, whether an earlier attempt may have been carried out, too. Errors: the quorum has stopped, or the
+    /// command is too large.
+    pub async fn propose_on(&self, command: &Command) -> Result<(Response, bool), ProposeError> {
+        let (mut doubtful, mut said) = (false, None::<Instant>);
+        loop {
+            match self.propose(command).await {
+                Ok(response) => return Ok((response, doubtful)),
+                Err(error @ (ProposeError::Stopped(_) | ProposeError::TooLarge { .. })) => return Err(error),
+                Err(error) => {
+                    doubtful |= matches!(error, ProposeError::Unknown(_));
+                    if said.is_none_or(|at| at.elapsed() >= WAITING_NOTE) {
+                        said = Some(Instant::now());
+                        tracing::warn!(%error, "this node waits until the metadata can be changed");
+                    }
+                    sleep(CATCH_UP_PAUSE).await;
+                }
+            }
+        }
+    }
+
     fn stop_reason(&self) -> String {
         self.kv.failure().borrow().as_deref().unwrap_or("the node is shutting down").to_string()
     }

@@ -340,6 +340,37 @@ fn a_command_whose_answer_is_lost_is_not_repeated() {
 }
 
 #[test]
+fn a_node_that_starts_asks_until_it_knows_and_is_told_whether_it_was_heard_before() {
+    runtime().block_on(async {
+        let cluster = Cluster::of(3).await;
+        cluster.voters(&[1, 2, 3]).await;
+        let led = cluster.leader(&[1, 2, 3]).await;
+        let follower = cluster.node(led % 3 + 1);
+        Net::set(&cluster.net.deaf, &[(led % 3 + 1, led)]);
+        let asking = tokio::spawn({
+            let follower = follower.clone();
+            async move { follower.propose_on(&register_broker()).await }
+        });
+        eventually(|| follower.image().borrow().brokers.contains_key(&NODE)).await;
+        sleep(Duration::from_millis(500)).await;
+        assert!(!asking.is_finished(), "its answers are lost");
+        cluster.net.heal();
+        let (response, doubtful) = asking.await.unwrap().unwrap();
+        assert_eq!(response, Response::Rejected(Reject::BootCount { boot: 1, recorded: 1 }), "once is enough");
+        assert!(doubtful);
+        let again = Command::RegisterBroker {
+            node: NODE,
+            incarnation: WAL,
+            boot: 2,
+            endpoints: Vec::new(),
+            version: String::new(),
+            now_ms: 1,
+        };
+        assert!(matches!(follower.propose_on(&again).await, Ok((Response::BrokerEpoch(_), false))));
+    });
+}
+
+#[test]
 fn a_node_that_lost_its_folder_does_not_vote() {
     runtime().block_on(async {
         let mut cluster = Cluster::of(3).await;
