@@ -64,11 +64,17 @@ pub struct Ledger {
     pub committed: Mutex<HashSet<u64>>,
     pub aborted: Mutex<HashSet<u64>>,
     next: AtomicU64,
+    /// Between two transfers of a client.
+    pause: Duration,
     pub stop: AtomicBool,
     fenced: AtomicU64,
 }
 
 impl Ledger {
+    pub fn with_pause(pause: Duration) -> Ledger {
+        Ledger { pause, ..Ledger::default() }
+    }
+
     fn note(&self, set: &Mutex<HashSet<u64>>, transfer: u64) {
         set.lock().unwrap().insert(transfer);
     }
@@ -271,6 +277,7 @@ pub fn client(bank: &dyn Bank, number: u64, seed: u64, ledger: &Ledger) {
                 }
                 let vanish = rng.range(0, 60) == 0;
                 mover.transfer(&mut rng, vanish)?;
+                std::thread::sleep(ledger.pause);
             }
         });
         match outcome {

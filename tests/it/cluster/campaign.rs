@@ -281,7 +281,9 @@ fn round(dir: &Path, seed: u64, trouble: Duration, external: bool) -> Result<Sho
     make_topics(&route);
     let history = History::resume(&dir.join("journal")).map_err(|e| format!("the journal: {e}"))?;
     let shared = Shared::new(seed, history, route.clone());
-    let (ledger, commits, groups) = (Ledger::default(), Commits::default(), Groups::new());
+    // Leaves the processors some time in which nodes that were away can catch up.
+    let ledger = Ledger::with_pause(Duration::from_millis(15));
+    let (commits, groups) = (Commits::default(), Groups::new());
     let rng = Rng(seed);
     let mut round =
         Round { fleet: fleet.clone(), route: route.clone(), rng, active: Vec::new(), faults: BTreeMap::new() };
