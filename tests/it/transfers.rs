@@ -289,6 +289,54 @@ pub fn client(bank: &dyn Bank, number: u64, seed: u64, ledger: &Ledger) {
     }
 }
 
+fn read_once(client: &mut Client, asked: fetch_request::FetchPartition) -> io::Result<fetch_response::PartitionData> {
+    let named = fetch_request::FetchTopic::default().with_topic(topic(TOPIC));
+    let request = FetchRequest::default()
+        .with_max_wait_ms(100)
+        .with_min_bytes(1)
+        .with_max_bytes(1 << 20)
+        .with_isolation_level(1)
+        .with_topics(vec![named.with_partitions(vec![asked.with_partition_max_bytes(1 << 20)])]);
+    let response = client.call(11, &request)?;
+    Ok(response.responses.into_iter().flat_map(|t| t.partitions).next().expect("one partition"))
+}
+
+/// Everything that is stored, with what readers are told about it: for whoever has to find out why a judgement failed.
+pub fn describe(bank: &dyn Bank, out: &mut dyn io::Write) -> io::Result<()> {
+    for partition in 0..PARTITIONS as i32 {
+        let mut client = bank.leader(partition).ok_or_else(|| io::Error::other("nobody leads"))?;
+        let mut next = 0;
+        loop {
+            let asked = fetch_request::FetchPartition::default().with_partition(partition).with_fetch_offset(next);
+            let data = read_once(&mut client, asked)?;
+            for aborted in data.aborted_transactions.unwrap_or_default() {
+                let (producer, first) = (aborted.producer_id.0, aborted.first_offset);
+                writeln!(out, "{partition} from {next}: producer {producer} aborted from {first}")?;
+            }
+            let batches = batch::decode(&data.records.unwrap_or_default()).map_err(io::Error::other)?;
+            if batches.is_empty() {
+                break;
+            }
+            for batch in batches {
+                next = batch.last_offset + 1;
+                let (base, id, epoch, sequence) =
+                    (batch.base_offset, batch.producer.id, batch.producer.epoch, batch.base_sequence);
+                write!(out, "{partition} {base} producer {id} epoch {epoch} sequence {sequence}:")?;
+                for record in batch.records {
+                    let (key, value) = (record.key.unwrap_or_default(), record.value.unwrap_or_default());
+                    let number = |at: usize| value[at..at + 8].try_into().map(u64::from_be_bytes).unwrap_or_default();
+                    match value.len() {
+                        24 => write!(out, " transfer {} account {} {}", number(0), number(8), number(16) as i64)?,
+                        _ => write!(out, " key {key:?} value {value:?}")?,
+                    }
+                }
+                writeln!(out)?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// What a reader of committed records sees: number, account, amount.
 pub fn committed_legs(bank: &dyn Bank) -> io::Result<Vec<(u64, u64, i64)>> {
     let mut legs = vec![];
@@ -297,15 +345,7 @@ pub fn committed_legs(bank: &dyn Bank) -> io::Result<Vec<(u64, u64, i64)>> {
         let mut next = 0;
         loop {
             let asked = fetch_request::FetchPartition::default().with_partition(partition).with_fetch_offset(next);
-            let named = fetch_request::FetchTopic::default().with_topic(topic(TOPIC));
-            let request = FetchRequest::default()
-                .with_max_wait_ms(100)
-                .with_min_bytes(1)
-                .with_max_bytes(1 << 20)
-                .with_isolation_level(1)
-                .with_topics(vec![named.with_partitions(vec![asked.with_partition_max_bytes(1 << 20)])]);
-            let response = client.call(11, &request)?;
-            let data = response.responses.into_iter().flat_map(|t| t.partitions).next().expect("one partition");
+            let data = read_once(&mut client, asked)?;
             assert_eq!(data.error_code, 0, "reading {partition} at {next}");
             let aborted = data.aborted_transactions.unwrap_or_default();
             let batches = batch::decode(&data.records.unwrap_or_default()).map_err(io::Error::other)?;

@@ -369,7 +369,7 @@ fn verify(round: &Round, shared: &Shared, ledger: &Ledger, commits: &Commits, gr
     commits.judge(&round.route)?;
     groups.judge(&round.route, &first)?;
     let legs = eventually("the transfers are read", HEALING, || transfers::committed_legs(&*round.route).ok());
-    transfers::judge(ledger, &legs);
+    judge_transfers(round, ledger, &legs);
     round.problems()?;
     eventually("everything is uploaded", HEALING, || {
         let status = round.fleet.status(1)?;
@@ -382,13 +382,24 @@ fn verify(round: &Round, shared: &Shared, ledger: &Ledger, commits: &Commits, gr
         return Err("the log reads otherwise after everything was uploaded and started anew".into());
     }
     let again = eventually("the transfers are read", HEALING, || transfers::committed_legs(&*round.route).ok());
-    transfers::judge(ledger, &again);
+    judge_transfers(round, ledger, &again);
     groups.judge(&round.route, &first)?;
     commits.judge(&round.route)
 }
 
 fn name_of_store(external: bool) -> &'static str {
     if external { "minio" } else { "bundled" }
+}
+
+/// Judges the transfers; what is stored of them is written down where that fails.
+fn judge_transfers(round: &Round, ledger: &Ledger, legs: &[(u64, u64, i64)]) {
+    let judged = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| transfers::judge(ledger, legs)));
+    if let Err(panic) = judged {
+        let written = std::fs::File::create(round.fleet.dir.join("transfers"))
+            .and_then(|mut file| transfers::describe(&*round.route, &mut file));
+        println!("what is stored of them: {written:?}");
+        std::panic::resume_unwind(panic);
+    }
 }
 
 /// Runs rounds until the time is over; a round that fails leaves its logs and journal in the folder that it names.

@@ -52,7 +52,7 @@ struct Machine {
 }
 
 pub struct Fleet {
-    dir: PathBuf,
+    pub dir: PathBuf,
     pub network: Network,
     /// The S3 server with the objects; none: the nodes keep them together.
     pub store: Option<StoreServer>,
