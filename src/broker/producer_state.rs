@@ -8,13 +8,15 @@
 
 use crate::base::{Offset, PartitionId};
 use crate::object::{PartitionState, ReadError as ObjectError};
-use crate::partition::{Partition, UploadRun};
+use crate::partition::{Partition, ReadError, UploadRun};
 use crate::quorum::{KeepError, KeptState};
 
 use super::{Broker, FetchError};
 
 /// How often a reader follows an image that changes under it before it gives up.
 const ATTEMPTS: usize = 4;
+/// How often a state is fetched that turns out to be of another moment.
+const LOADS: usize = 80;
 /// How long following the metadata may take.
 const FOLLOW: std::time::Duration = std::time::Duration::from_millis(25);
 /// Largest state that a copy is kept of: of some four hundred producers.
@@ -25,25 +27,32 @@ const KEPT_TOTAL_MAX: usize = 8 * 1024 * 1024;
 impl Broker {
     /// Fetches what is known of a partition's producers and transactions below its tail.
     pub(super) async fn load_producer_state(&self, partition: &Partition) -> Result<(), FetchError> {
-        if partition.needs_producer_state() {
-            let state = self.stored_state(partition).await?;
-            partition.load_producer_state(&state);
+        for _ in 0..LOADS {
+            if !partition.needs_producer_state() {
+                return Ok(());
+            }
+            let (state, as_of) = self.stored_state(partition).await?;
+            if partition.load_producer_state(&state, as_of) {
+                return Ok(());
+            }
+            // Others have uploaded from its tail meanwhile, or it has not followed the metadata yet.
+            tokio::time::sleep(FOLLOW).await;
         }
-        Ok(())
+        Err(ReadError::StateNotLoaded.into())
     }
 
-    /// What is known about a partition as of its uploaded end.
-    async fn stored_state(&self, partition: &Partition) -> Result<PartitionState, FetchError> {
+    /// What is known about a partition, and as of which uploaded end.
+    async fn stored_state(&self, partition: &Partition) -> Result<(PartitionState, Offset), FetchError> {
         let mut attempt = 0;
         loop {
             let end = partition.positions().uploaded_end;
             if let Some(kept) = self.kept_state(partition.id, end).await? {
-                return Ok(kept);
+                return Ok((kept, end));
             }
             let Some((_, entry)) = self.locate(partition, end.plus(-1)).await? else {
                 if attempt == ATTEMPTS {
                     tracing::error!(partition = %partition.id, %end, "no object has the state of its producers");
-                    return Ok(PartitionState::default());
+                    return Ok((PartitionState::default(), end));
                 }
                 // A newer upload has replaced the range; this partition has not followed the metadata yet.
                 attempt += 1;
@@ -59,9 +68,9 @@ impl Broker {
                         self.note_missing(partition, end.plus(-1), object).await;
                     }
                     tracing::error!(partition = %partition.id, %error, "the state of its producers is lost");
-                    return Ok(PartitionState::default());
+                    return Ok((PartitionState::default(), end));
                 }
-                state => return Ok(state?),
+                state => return Ok((state?, entry.end)),
             }
         }
     }

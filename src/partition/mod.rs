@@ -401,9 +401,11 @@ impl Partition {
         !self.state().producers_loaded
     }
 
-    /// Takes the state of producers and transactions as of the uploaded end. Only the first call counts.
-    pub fn load_producer_state(&self, stored: &PartitionState) {
-        self.state().load(stored);
+    /// Takes the state of producers and transactions that was stored when `as_of` was the uploaded end; false if that is
+    /// another one by now, and nothing is loaded yet.
+    #[must_use]
+    pub fn load_producer_state(&self, stored: &PartitionState, as_of: Offset) -> bool {
+        self.state().load(stored, as_of)
     }
 
     /// Forgets producers without an append since `before_ms`.

@@ -229,8 +229,9 @@ impl ProducerState {
         state.aborted_transactions = self.transactions.aborted_in(base.max(state.log_start), end);
     }
 
-    pub fn load_under(&mut self, stored: &PartitionState) {
-        self.producers.load_under(stored);
+    /// Puts what was stored as of the end `as_of` under what has been recorded from there on.
+    pub fn load_under(&mut self, stored: &PartitionState, as_of: Offset) {
+        self.producers.load_under(stored, as_of);
         self.transactions.load_under(&stored.open_transactions);
     }
 

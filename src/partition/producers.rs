@@ -206,12 +206,15 @@ impl Producers {
         self.by_id.retain(|id, producer| producer.last_append_ms >= before_ms || is_open(*id));
     }
 
-    /// Puts the state that object storage holds under what has been recorded since.
-    pub fn load_under(&mut self, state: &PartitionState) {
+    /// Puts the state that object storage holds as of `as_of` under what has been recorded since.
+    pub fn load_under(&mut self, state: &PartitionState, as_of: Offset) {
         for entry in &state.producers {
             let stored = Producer::from_entry(entry);
             match self.by_id.get_mut(&entry.id) {
-                Some(newer) => newer.put_under(stored),
+                Some(newer) => {
+                    newer.forget_below(as_of);
+                    newer.put_under(stored);
+                }
                 None => drop(self.by_id.insert(entry.id, stored)),
             }
         }
@@ -293,6 +296,12 @@ impl Producer {
         if self.events.len() * 4 < self.events.capacity() {
             self.events.shrink_to_fit();
         }
+    }
+
+    /// What is stored as of `end` has all of this.
+    fn forget_below(&mut self, end: Offset) {
+        self.events.retain(|event| event.next_offset > end);
+        self.base = None;
     }
 
     /// `stored` is what was known before the first event here.

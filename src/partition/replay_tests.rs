@@ -138,6 +138,7 @@ struct Life {
 struct Seen {
     /// Starts with a footer that had open transactions, some of which the WAL went on with.
     continued: usize,
+    uploaded_by_others: usize,
     /// Reads that had to skip something which only footers know.
     skipped_stored: usize,
     /// Of them, by more than one footer.
@@ -283,6 +284,9 @@ impl Life {
                 self.append(sample::batch(2, 0), Origin::Client(None));
                 self.sync();
             }
+            if self.random.below(2) == 0 {
+                self.uploaded_by_another();
+            }
             let (_, end, newest) = self.runs.last().expect("uploaded");
             assert_eq!(*end, self.uploaded);
             let goes_on = |t: &OpenTransaction| {
@@ -291,8 +295,24 @@ impl Life {
             };
             self.seen.continued += usize::from(newest.open_transactions.iter().any(goes_on));
             let kept = PartitionState::from_bytes(&newest.to_bytes(*end), *end).expect("whole");
-            self.state.load(&kept);
+            assert!(self.state.load(&kept, *end));
         }
+    }
+
+    /// Another node uploads from the tail before this one knows what is stored: what was stored before is of no use then.
+    fn uploaded_by_another(&mut self) {
+        let durable: Vec<Offset> = self.log.0[..self.synced].iter().map(|b| b.header.next_offset()).collect();
+        let ends: Vec<_> = durable.into_iter().filter(|end| *end > self.uploaded).collect();
+        if ends.is_empty() {
+            return;
+        }
+        let (base, end) = (self.uploaded, ends[self.random.below(ends.len() as u64) as usize]);
+        let (_, before, stored) = self.runs.last().expect("uploaded").clone();
+        self.runs.push((base, end, self.log.footer(base, end, self.log_start)));
+        self.uploaded = end;
+        self.state.follow(&self.image());
+        assert!(!self.state.load(&stored, before), "as of an end that is none any more");
+        self.seen.uploaded_by_others += 1;
     }
 
     fn step(&mut self) {
@@ -396,10 +416,12 @@ fn the_state_of_producers_and_transactions_is_always_that_of_the_log() {
             life.check();
         }
         total.continued += life.seen.continued;
+        total.uploaded_by_others += life.seen.uploaded_by_others;
         total.skipped_stored += life.seen.skipped_stored;
         total.walked += life.seen.walked;
         total.ending += life.seen.ending;
     }
-    let least = [total.continued, total.skipped_stored, total.walked, total.ending].into_iter().min();
+    let seen = [total.continued, total.uploaded_by_others, total.skipped_stored, total.walked, total.ending];
+    let least = seen.into_iter().min();
     assert!(least.is_some_and(|least| least >= 50), "{total:?}");
 }

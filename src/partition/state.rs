@@ -366,7 +366,7 @@ impl State {
             }
         }
         let cleaned_end = image.cleaned_end.min(self.uploaded_end);
-        self.let_go(|tail, _| tail.drop_compacted(cleaned_end));
+        self.let_go(|tail, _| tail.drop_below(cleaned_end));
     }
 
     /// Drops batches in object storage whose WAL segment has been used again, and what was kept for reading them.
@@ -386,14 +386,26 @@ impl State {
         }
     }
 
-    /// Takes what object storage knows as of the uploaded end. Only the first call counts.
-    pub fn load(&mut self, stored: &PartitionState) {
-        if !self.producers_loaded {
-            if !stored.producers.is_empty() || !stored.open_transactions.is_empty() || self.producers.is_some() {
-                self.producers.get_or_insert_default().load_under(stored);
-            }
-            self.producers_loaded = true;
+    /// Takes what object storage knew when `as_of` was the uploaded end. Only the first one that fits counts: what is known of
+    /// another moment would give the end of one transaction the beginning of another. Whether the state is loaded now.
+    pub fn load(&mut self, stored: &PartitionState, as_of: Offset) -> bool {
+        if self.producers_loaded {
+            return true;
         }
+        if as_of != self.uploaded_end {
+            return false;
+        }
+        // Where others have uploaded from the tail meanwhile: of transactions that ended there nobody here knows where they
+        // began. They are read from object storage, which does.
+        self.let_go(|tail, uploaded_end| tail.drop_below(uploaded_end));
+        let (uploaded, held) = (self.uploaded_end, self.held_from());
+        if !stored.producers.is_empty() || !stored.open_transactions.is_empty() || self.producers.is_some() {
+            let producers = self.producers.get_or_insert_default();
+            producers.trim(uploaded, held);
+            producers.load_under(stored, as_of);
+        }
+        self.producers_loaded = true;
+        true
     }
 
     /// Forgets producers without an append since `before_ms`, and the box when nothing is left in it.

@@ -133,10 +133,10 @@ impl Tail {
         }
     }
 
-    /// Drops batches below `cleaned_end`, which compaction has rewritten in object storage: read from here they would
-    /// show what is gone.
-    pub fn drop_compacted(&mut self, cleaned_end: Offset) {
-        while self.durable > 0 && self.batches.front().is_some_and(|front| front.end() <= cleaned_end) {
+    /// Drops batches below `end` that are not to be read from here: compaction has rewritten them in object storage, or what
+    /// belongs to them is known there only.
+    pub fn drop_below(&mut self, end: Offset) {
+        while self.durable > 0 && self.batches.front().is_some_and(|front| front.end() <= end) {
             self.batches.pop_front();
             self.durable -= 1;
         }

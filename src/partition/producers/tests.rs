@@ -106,7 +106,7 @@ fn state_from_the_bucket_and_the_tail_make_one_window() {
     for i in 6..8 {
         tail.record(&header(0, i * 10, 10, i as i64 * 10), None, 5);
     }
-    tail.load_under(&stored);
+    tail.load_under(&stored, Offset(60));
     for i in 3..8 {
         let verdict = check(&tail, &header(0, i * 10, 10, 0));
         assert!(matches!(verdict, Ok(Verdict::Duplicate { .. })), "{i}");
@@ -134,7 +134,7 @@ fn a_marker_of_a_new_epoch_resets_the_sequence_also_when_only_it_is_known() {
     trimmed.trim(Offset(21));
     assert!(trimmed.by_id[&ID].events.is_empty());
     let mut loaded = Producers::default();
-    loaded.load_under(&stored);
+    loaded.load_under(&stored, Offset(21));
     for producers in [producers, trimmed, loaded] {
         assert!(matches!(check(&producers, &header(0, 20, 1, 0)), Err(ProducerError::OldEpoch { .. })));
         let skipped = check(&producers, &header(1, 20, 1, 0));
