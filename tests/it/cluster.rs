@@ -3,6 +3,9 @@
 mod campaign;
 mod commits;
 mod fleet;
+mod groups;
+mod members;
+mod memberships;
 mod network;
 mod route;
 mod store_server;

@@ -1,7 +1,7 @@
 //! Faults on a cluster of real processes under load; in the end every promise is checked against what is there.
 //!
-//! A round makes a cluster in network namespaces, puts idempotent producers with readers, transfers in transactions and
-//! committed offsets on it, and brings one or two faults at a time over it: SIGKILL, SIGSTOP, links cut (wholly, in one
+//! A round makes a cluster in network namespaces, puts idempotent producers with readers, transfers in transactions,
+//! committed offsets and groups with members on it, and brings one or two faults at a time over it: SIGKILL, SIGSTOP, links cut (wholly, in one
 //! direction, between two nodes), a disk that is slow or full, a node whose disk is lost. Every second round keeps its objects
 //! in a real S3 server, which goes away, too. Then all is mended, everything that was
 //! begun is brought to its end, and the whole log is read from offset 0: as it is, and once more after all of it is
@@ -14,6 +14,7 @@ use super::super::oracle::{History, Rng, check};
 use super::super::transfers::{self, Ledger};
 use super::commits::Commits;
 use super::fleet::{Fleet, NODES};
+use super::members::{Groups, MEMBERS, Member};
 use super::network::{Cut, Network, inside, is_inside};
 use super::route::Route;
 use super::store_server::{Away, StoreServer};
@@ -24,7 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-const PARTITIONS: i32 = 8;
+pub const PARTITIONS: i32 = 8;
 /// How long everything may take to be answered when all is mended.
 const HEALING: Duration = Duration::from_secs(90);
 
@@ -75,6 +76,9 @@ struct Shown {
     committed: u64,
     seconds: u64,
     fenced: u64,
+    /// Of each group.
+    consumed: Vec<u64>,
+    generations: Vec<u64>,
 }
 
 struct Round {
@@ -199,6 +203,17 @@ impl Round {
         if problems.is_empty() { Ok(()) } else { Err(problems.join("\n")) }
     }
 
+    /// Where the partitions of the load end.
+    fn ends(&self) -> Vec<i64> {
+        let end = |p| {
+            eventually("the end of a partition", HEALING, || {
+                let (error, _, offset) = self.route.leader_of(load::TOPIC, p)?.list_offset(load::TOPIC, p, -1).ok()?;
+                (error == 0).then_some(offset)
+            })
+        };
+        (0..PARTITIONS).map(end).collect()
+    }
+
     fn read(&self) -> Result<Vec<Vec<Record>>, String> {
         let read = |p| {
             let last = std::cell::RefCell::new(String::new());
@@ -245,6 +260,7 @@ struct Ended<'a> {
     shared: &'a Shared,
     ledger: &'a Ledger,
     commits: &'a Commits,
+    groups: &'a Groups,
 }
 
 impl Drop for Ended<'_> {
@@ -252,6 +268,7 @@ impl Drop for Ended<'_> {
         self.shared.stop.store(true, Ordering::Relaxed);
         self.ledger.stop.store(true, Ordering::Relaxed);
         self.commits.stop.store(true, Ordering::Relaxed);
+        self.groups.stop.store(true, Ordering::Relaxed);
     }
 }
 
@@ -264,14 +281,14 @@ fn round(dir: &Path, seed: u64, trouble: Duration, external: bool) -> Result<Sho
     make_topics(&route);
     let history = History::resume(&dir.join("journal")).map_err(|e| format!("the journal: {e}"))?;
     let shared = Shared::new(seed, history, route.clone());
-    let (ledger, commits) = (Ledger::default(), Commits::default());
+    let (ledger, commits, groups) = (Ledger::default(), Commits::default(), Groups::new());
     let rng = Rng(seed);
     let mut round =
         Round { fleet: fleet.clone(), route: route.clone(), rng, active: Vec::new(), faults: BTreeMap::new() };
     let threads = load::start(&shared, PARTITIONS, PARTITIONS, PARTITIONS);
     let outcome = std::thread::scope(|scope| {
         // Also when this thread panics: nobody would ever be told otherwise.
-        let _ended = Ended { shared: &shared, ledger: &ledger, commits: &commits };
+        let _ended = Ended { shared: &shared, ledger: &ledger, commits: &commits, groups: &groups };
         for number in 0..transfers::CLIENTS {
             let (route, ledger) = (&*route, &ledger);
             scope.spawn(move || transfers::client(route, number, seed, ledger));
@@ -280,16 +297,22 @@ fn round(dir: &Path, seed: u64, trouble: Duration, external: bool) -> Result<Sho
             let (route, commits) = (&*route, &commits);
             scope.spawn(move || commits.run(route, number));
         }
+        for (group, number) in groups.groups.iter().flat_map(|group| (0..MEMBERS).map(move |number| (group, number))) {
+            let member = Member::new(&route, &groups, group, number, seed);
+            scope.spawn(move || member.run());
+        }
         round.trouble(Instant::now() + trouble);
         println!("  mended after {:?}", began.elapsed());
-        drained(&shared, &fleet, &round)
+        drained(&shared, &fleet, &round)?;
+        groups.drain.store(true, Ordering::Relaxed);
+        groups.catch_up(&round.ends(), HEALING)
     });
     let panics = threads.into_iter().map(std::thread::JoinHandle::join).filter(Result::is_err).count();
     outcome?;
     if panics > 0 {
         return Err(format!("{panics} threads of the load panicked"));
     }
-    verify(&round, &shared, &ledger, &commits)?;
+    verify(&round, &shared, &ledger, &commits, &groups)?;
     let history = shared.history.lock().expect("no holder panics");
     let shown = Shown {
         faults: round.faults.clone(),
@@ -298,11 +321,15 @@ fn round(dir: &Path, seed: u64, trouble: Duration, external: bool) -> Result<Sho
         committed: ledger.committed.lock().map_or(0, |committed| committed.len() as u64),
         seconds: began.elapsed().as_secs(),
         fenced: fleet.fenced.load(Ordering::Relaxed),
+        consumed: groups.consumed(),
+        generations: groups.generations(),
     };
     match () {
         _ if shown.faults.values().sum::<u64>() == 0 => Err("vacuous: no fault was brought about".into()),
         _ if shown.acked < 500 => Err("vacuous: hardly anything was acknowledged".into()),
         _ if shown.committed < 10 => Err("vacuous: hardly any transfer was committed".into()),
+        _ if shown.consumed.iter().any(|n| *n < 500) => Err("vacuous: a group has consumed hardly anything".into()),
+        _ if shown.generations.contains(&0) => Err("vacuous: a group had no generation".into()),
         _ => Ok(shown),
     }
 }
@@ -328,7 +355,7 @@ fn drained(shared: &Shared, fleet: &Fleet, round: &Round) -> Result<(), String> 
     Ok(())
 }
 
-fn verify(round: &Round, shared: &Shared, ledger: &Ledger, commits: &Commits) -> Result<(), String> {
+fn verify(round: &Round, shared: &Shared, ledger: &Ledger, commits: &Commits, groups: &Groups) -> Result<(), String> {
     for number in 0..transfers::CLIENTS {
         // Whoever was interrupted begins anew: that ends what was open.
         eventually("every client comes back", HEALING, || {
@@ -338,6 +365,7 @@ fn verify(round: &Round, shared: &Shared, ledger: &Ledger, commits: &Commits) ->
     let first = round.read()?;
     compare(shared, &first)?;
     commits.judge(&round.route)?;
+    groups.judge(&round.route, &first)?;
     let legs = eventually("the transfers are read", HEALING, || transfers::committed_legs(&*round.route).ok());
     transfers::judge(ledger, &legs);
     round.problems()?;
@@ -353,6 +381,7 @@ fn verify(round: &Round, shared: &Shared, ledger: &Ledger, commits: &Commits) ->
     }
     let again = eventually("the transfers are read", HEALING, || transfers::committed_legs(&*round.route).ok());
     transfers::judge(ledger, &again);
+    groups.judge(&round.route, &first)?;
     commits.judge(&round.route)
 }
 
@@ -386,7 +415,10 @@ fn campaign(seconds: u64, trouble: Duration) {
                 let faults: Vec<String> = shown.faults.iter().map(|(name, n)| format!("{name}={n}")).collect();
                 let Shown { acked, unknown, committed, seconds, fenced, .. } = shown;
                 let faults = faults.join(",");
-                let line = format!("{seconds};{acked};{unknown};{committed};{fenced};{faults};{store}\n");
+                let (consumed, generations): (u64, u64) = (shown.consumed.iter().sum(), shown.generations.iter().sum());
+                let line = format!(
+                    "{seconds};{acked};{unknown};{committed};{fenced};{faults};{store};{consumed};{generations}\n"
+                );
                 println!("  {line}");
                 std::fs::write(root.join("totals"), earlier + &line).expect("the totals can be written");
             }
@@ -410,14 +442,16 @@ fn totals(root: &Path) {
     let external = text.lines().filter(|l| l.split(';').nth(6) == Some(name_of_store(true))).count();
     println!(
         "in all: {} rounds, {external} of them with an external store, {} s, {} faults {faults:?}; {} records acknowledged and {} transfers committed, none lost, doubled, \
-         reordered; {} outcomes unknown at first; {} processes fenced",
+         reordered; {} outcomes unknown at first; {} processes fenced; {} records consumed in {} generations of groups, none skipped",
         text.lines().count(),
         column(0),
         faults.values().sum::<u64>(),
         column(1),
         column(3),
         column(2),
-        column(4)
+        column(4),
+        column(7),
+        column(8)
     );
 }
 
@@ -465,7 +499,13 @@ fn a_few_faults_lose_nothing() {
     let dir = folder();
     let fleet_dir = dir.path().to_owned();
     match round(&fleet_dir, 1, Duration::from_secs(20), false) {
-        Ok(shown) => println!("{} faults, {} records acknowledged", shown.faults.values().sum::<u64>(), shown.acked),
+        Ok(shown) => {
+            let Shown { faults, acked, consumed, generations, .. } = shown;
+            let faults: u64 = faults.values().sum();
+            println!(
+                "{faults} faults, {acked} records acknowledged, {consumed:?} consumed in {generations:?} generations"
+            );
+        }
         Err(problem) => panic!("folder {}: {problem}", dir.keep().display()),
     }
 }

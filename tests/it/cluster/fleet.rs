@@ -22,7 +22,8 @@ const FULL: i32 = 6;
 const RESTART: Duration = Duration::from_millis(500);
 const LONG: Duration = Duration::from_secs(90);
 
-/// Small segments and quick uploads, so that rolling, uploading and trimming happen within seconds.
+/// Small segments and quick uploads, so that rolling, uploading and trimming happen within seconds; and groups that soon
+/// miss a member.
 const SETTINGS: &[(&str, &str)] = &[
     ("wal.segment_bytes", "1048576"),
     ("wal.budget_bytes", "67108864"),
@@ -32,6 +33,11 @@ const SETTINGS: &[(&str, &str)] = &[
     ("objects.grace_ms", "5000"),
     ("transaction.state.log.num.partitions", "3"),
     ("offsets.topic.num.partitions", "3"),
+    ("group.initial.rebalance.delay.ms", "500"),
+    ("group.consumer.min.session.timeout.ms", "6000"),
+    ("group.consumer.session.timeout.ms", "6000"),
+    ("group.consumer.min.heartbeat.interval.ms", "700"),
+    ("group.consumer.heartbeat.interval.ms", "700"),
 ];
 
 #[derive(Default)]

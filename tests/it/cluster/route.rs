@@ -5,6 +5,7 @@ use super::super::load::{self, Way};
 use super::super::oracle::Rng;
 use super::super::transfers::{self, Bank};
 use kafka_protocol::messages::*;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -17,11 +18,24 @@ pub struct Route {
     seeds: Vec<SocketAddr>,
     tls: rustls::ClientConfig,
     rng: Mutex<Rng>,
+    /// The seed that is asked first; none: a random one each time.
+    first: Option<usize>,
+}
+
+/// Who leads the partitions of a topic, as a node says.
+pub struct Leaders {
+    pub topic_id: uuid::Uuid,
+    pub of: BTreeMap<i32, SocketAddr>,
 }
 
 impl Route {
     pub fn new(seeds: Vec<SocketAddr>, tls: rustls::ClientConfig, seed: u64) -> Route {
-        Route { seeds, tls, rng: Mutex::new(Rng(seed)) }
+        Route { seeds, tls, rng: Mutex::new(Rng(seed)), first: None }
+    }
+
+    /// The same way for a client that asks the node at this place of the list first, and others where it does not answer.
+    pub fn beginning_at(&self, first: usize) -> Route {
+        Route { seeds: self.seeds.clone(), tls: self.tls.clone(), rng: Mutex::new(Rng(0)), first: Some(first) }
     }
 
     pub fn connect(&self, address: SocketAddr) -> Option<Client> {
@@ -30,9 +44,9 @@ impl Route {
         Some(client)
     }
 
-    /// Any node that answers, a random one first.
+    /// Any node that answers, the first seed or a random one first.
     pub fn any(&self) -> Option<Client> {
-        let first = self.rng.lock().expect("no holder panics").next() as usize;
+        let first = self.first.unwrap_or_else(|| self.rng.lock().expect("no holder panics").next() as usize);
         (0..self.seeds.len()).find_map(|n| {
             let mut client = self.connect(self.seeds[(first + n) % self.seeds.len()])?;
             client.api_versions().ok()?;
@@ -41,10 +55,17 @@ impl Route {
     }
 
     pub fn leader_of(&self, topic: &str, partition: i32) -> Option<Client> {
+        self.connect(*self.leaders(topic)?.of.get(&partition)?)
+    }
+
+    pub fn leaders(&self, topic: &str) -> Option<Leaders> {
         let metadata = self.any()?.metadata(&[topic]).ok()?;
-        let known = metadata.topics.first()?.partitions.iter().find(|p| p.partition_index == partition)?;
-        let broker = metadata.brokers.iter().find(|broker| broker.node_id == known.leader_id)?;
-        self.connect(format!("{}:{}", &*broker.host, broker.port).parse().ok()?)
+        let topic = metadata.topics.first().filter(|topic| topic.error_code == 0)?;
+        let of = topic.partitions.iter().filter_map(|p| {
+            let broker = metadata.brokers.iter().find(|broker| broker.node_id == p.leader_id)?;
+            Some((p.partition_index, format!("{}:{}", &*broker.host, broker.port).parse().ok()?))
+        });
+        Some(Leaders { topic_id: topic.topic_id, of: of.collect() })
     }
 
     /// `kind`: 0 of a group, 1 of a transactional id.
