@@ -107,7 +107,9 @@ impl Round {
                 if !wiped && until - Instant::now() < Duration::from_secs(45) && self.rng.range(0, 1) == 0 {
                     wiped = true;
                     self.wipe();
-                } else if self.active.len() < 2 {
+                } else if self.store_is_next() {
+                    self.take_store_away();
+                } else if self.active.iter().filter(|(_, fault)| !matches!(fault, Fault::Store(_))).count() < 2 {
                     self.begin();
                 }
             }
@@ -126,9 +128,6 @@ impl Round {
     }
 
     fn begin(&mut self) {
-        if self.fleet.store.is_some() && self.rng.range(0, 3) == 0 {
-            return self.take_store_away();
-        }
         let node = self.rng.range(1, u64::from(NODES)) as u8;
         let other = node % NODES + 1;
         if self.active.iter().any(|(_, fault)| fault.is_about(node)) {
@@ -161,12 +160,14 @@ impl Round {
         self.active.push((Instant::now() + lasts, fault));
     }
 
+    fn store_is_next(&mut self) -> bool {
+        let is_away = self.active.iter().any(|(_, fault)| matches!(fault, Fault::Store(_)));
+        self.fleet.store.is_some() && !is_away && self.rng.range(0, 2) == 0
+    }
+
     /// Object storage is away, for longer than other faults last; those go on meanwhile.
     fn take_store_away(&mut self) {
         let Some(store) = self.fleet.store.as_ref() else { return };
-        if self.active.iter().any(|(_, fault)| matches!(fault, Fault::Store(_))) {
-            return;
-        }
         let away = match self.rng.range(0, 3) {
             0 => Away::Killed,
             1 => Away::Stopped,
@@ -402,6 +403,15 @@ fn judge_transfers(round: &Round, ledger: &Ledger, legs: &[(u64, u64, i64)]) {
     }
 }
 
+/// A panic is a failure like another one.
+fn caught<T>(round: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    let said = |panic: Box<dyn std::any::Any + Send>| match panic.downcast::<String>() {
+        Ok(text) => *text,
+        Err(panic) => panic.downcast::<&str>().map_or("a panic".into(), |text| text.to_string()),
+    };
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(round)).map_err(said)?
+}
+
 /// Runs rounds until the time is over; a round that fails leaves its logs and journal in the folder that it names.
 fn campaign(seconds: u64, trouble: Duration) {
     let root = lasting_folder("cluster-faults");
@@ -415,7 +425,7 @@ fn campaign(seconds: u64, trouble: Duration) {
         let external = has_external_store(seed);
         let store = name_of_store(external);
         println!("seed {seed}, objects in the {store} store");
-        match round(&dir, seed, trouble, external) {
+        match caught(|| round(&dir, seed, trouble, external)) {
             Err(problem) => {
                 let kept = root.join(format!("failed-{seed}-{}", std::process::id()));
                 let _ = std::fs::create_dir_all(&kept);

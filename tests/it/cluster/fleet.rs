@@ -20,6 +20,8 @@ const FENCED: i32 = 5;
 const FULL: i32 = 6;
 /// From an end to the next start, as the unit has it.
 const RESTART: Duration = Duration::from_millis(500);
+/// Entries of the metadata's log that a node may lack while it takes part.
+const LAG_MAX: u64 = 50;
 const LONG: Duration = Duration::from_secs(90);
 
 /// Small segments and quick uploads, so that rolling, uploading and trimming happen within seconds; and groups that soon
@@ -320,12 +322,20 @@ impl Fleet {
         serde_json::from_slice(&output.stdout).ok()
     }
 
-    /// Waits until all nodes vote and no broker is fenced.
+    /// Waits until all nodes vote, follow the log closely, and no broker is fenced.
     pub fn await_whole(&self) {
-        eventually("the cluster is whole", LONG, || {
-            let status = (1..=NODES).find_map(|node| self.status(node))?;
-            (super::voters(&status) == NODES as usize).then_some(())
-        });
+        let deadline = Instant::now() + LONG;
+        loop {
+            let problems = self.problems.lock().expect("no holder panics").join("\n");
+            assert!(problems.is_empty(), "{problems}");
+            let status = (1..=NODES).find_map(|node| self.status(node));
+            if status.as_ref().is_some_and(is_whole) {
+                return;
+            }
+            let last = || status.map_or("nobody says".to_owned(), |status| status.to_string());
+            assert!(Instant::now() < deadline, "the cluster is not whole within {LONG:?}: {}", last());
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 
     pub fn end(&self) {
@@ -342,6 +352,14 @@ impl Fleet {
             let _ = Command::new("umount").arg("-l").arg(self.dir.join(format!("disk{node}"))).status();
         }
     }
+}
+
+fn is_whole(status: &Value) -> bool {
+    let nodes = status["nodes"].as_array().map_or(&[][..], Vec::as_slice);
+    // Under load there is always an entry that somebody lacks yet.
+    let follows = |node: &Value| node["lag"].as_u64().is_some_and(|lag| lag <= LAG_MAX);
+    let is_well = |node: &&Value| node["role"] == "voter" && follows(node) && node["broker"]["fenced"] == false;
+    nodes.iter().filter(is_well).count() == NODES as usize
 }
 
 fn ran(arguments: &[&str]) {
