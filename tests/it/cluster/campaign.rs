@@ -429,7 +429,7 @@ fn campaign(seconds: u64, trouble: Duration) {
             Err(problem) => {
                 let kept = root.join(format!("failed-{seed}-{}", std::process::id()));
                 let _ = std::fs::create_dir_all(&kept);
-                for name in ["journal", "log1", "log2", "log3", "store/log"] {
+                for name in ["journal", "log1", "log2", "log3", "store/log", "transfers"] {
                     let _ = std::fs::copy(dir.join(name), kept.join(name.replace('/', "-")));
                 }
                 panic!("seed {seed}, kept in {}: {problem}", kept.display());
