@@ -50,9 +50,10 @@ test-clients: build test-tools
 	tests/peers/clients dist/casemate
 	tests/peers/programs/run dist/casemate
 
-## test-tools: the stock Kafka tools, the same commands against dist/casemate and a real Kafka, answer for answer
+## test-tools: the stock Kafka tools, the same commands against dist/casemate and a real Kafka, answer for answer; then three nodes of each
 test-tools: build
 	tests/peers/tools dist/casemate
+	tests/peers/cluster-tools dist/casemate --kafka
 
 ## test-connect, test-streams: Kafka Connect and Kafka Streams on a node that is killed (ARGS="--seconds 600 --kills 6")
 test-connect: build

@@ -1,9 +1,9 @@
-# What the steps of steps/ are written in, and the comparison of both sides' answers. Read by `tools`.
-declare -A address=() folder=() learnt=() rule_why=() rule_on=() used=()
-rules=() # NAME<TAB>SIDE<TAB>PATTERN, in the order of the file
+# What the steps of steps/ are written in. Read by `tools`.
+source "$here/tools.d/compare.sh"
+declare -A address=() learnt=()
 sides=(kafka ours) pids=()
-steps=0 alike=0 deliberate=0 failed=0 stale=0
-input=/dev/null limit=60 wanted=good order='' saving=''
+steps=0 alike=0 deliberate=0 failed=0
+input=/dev/null limit=60 wanted=good saving=''
 
 # --- The words of a step. `run TOOL ARGUMENTS…` is one; the others stand before it and hold for it alone. In the arguments
 # @ is --bootstrap-server with its side's address, %A that address, %{NAME} what was learnt under that name.
@@ -98,32 +98,12 @@ once() {
   { cat "$out.out"; sed 's/^/! /' "$out.err"; echo "exit $code"; } >"$out"
   rm -f "$out.out" "$out.err"
 }
-# Several hundred JVMs start, each with the same classes: an archive of them saves half of each start.
-share_classes() {
-  local archive=$work/classes.jsa
-  (KAFKA_OPTS="-XX:ArchiveClassesAtExit=$archive" as_on kafka topics @ --list) >/dev/null 2>&1 || true
-  [[ ! -e $archive ]] || export KAFKA_OPTS="-XX:SharedArchiveFile=$archive -Xshare:auto"
-}
-
-# --- The comparison.
-
-# normal SIDE: ids, times, addresses and the folder of the data get common names; blanks that pad columns become one; settings
-# of a topic, names of options and partitions in a folder that stand in one line in the order of a hash table are sorted
-normal() {
-  sed -E -e "s#${folder[$1]}#FOLDER#g" -e 's/(localhost|127\.0\.0\.1):[0-9]+/HOST:PORT/g' -f "$here/tools.d/normal.sed" |
-    perl -p "$here/tools.d/sorted.pl" |
-    case $order in sort) sort ;; uniq) uniq ;; *) cat ;; esac
-}
-
 # judge NAME COMMAND
 judge() {
-  local name=$1 command=$2 side code line rest='' names=()
+  local name=$1 command=$2 side code rest='' names=()
   for side in "${sides[@]}"; do normal "$side" <"$answers/$name.$side" >"$answers/$name.$side.normal"; done
   code=$(tail -1 "$answers/$name.kafka"); code=${code#exit }
-  while IFS= read -r line; do
-    if absorbed "$command" "${line%%:*}" "${line#*:}"; then names+=("$by"); else rest+=$line$'\n'; fi
-  done < <(diff --old-line-format='kafka:%L' --new-line-format='ours:%L' --unchanged-line-format='' \
-    "$answers/$name.kafka.normal" "$answers/$name.ours.normal")
+  compare "$command" "$answers/$name.kafka.normal" "$answers/$name.ours.normal"
   case $wanted:$code in
     *:124) rest+="kafka took more than $limit seconds"$'\n' ;;
     good:0 | any:*) ;;
@@ -136,40 +116,4 @@ judge() {
     printf 'listed  %s %s (%s)\n' "$name" "$command" "$(printf '%s\n' "${names[@]}" | sort -u | paste -sd ' ')"
     deliberate=$((deliberate + 1))
   else printf 'alike   %s %s\n' "$name" "$command"; alike=$((alike + 1)); fi
-}
-
-# read_differences FILE: blocks of [NAME], why:, on: (commands), kafka: and ours: (a line that only this side has)
-read_differences() {
-  local line name='' value number=0
-  while IFS= read -r line; do
-    number=$((number + 1)) value=${line#*: }
-    case $line in
-      '' | '#'*) ;;
-      '['*']') name=${line#[}; name=${name%]}; [[ -z ${rule_why[$name]:-} ]] || die "$1:$number: $name is there twice" ;;
-      'why: '*) rule_why[$name]=$value ;;
-      'on: '*) rule_on[$name]=$value ;;
-      'kafka: '* | 'ours: '*)
-        [[ -n ${rule_why[$name]:-} && -n ${rule_on[$name]:-} ]] || die "$1:$number: $name lacks why: or on:"
-        rules+=("$name"$'\t'"${line%%:*}"$'\t'"$value") ;;
-      *) die "$1:$number: cannot be read" ;;
-    esac
-  done <"$1"
-}
-# absorbed COMMAND SIDE LINE: whether a listed difference covers the line; `by` is its name
-absorbed() {
-  local rule name side pattern
-  for rule in "${rules[@]}"; do
-    IFS=$'\t' read -r name side pattern <<<"$rule"
-    [[ $side == "$2" && $1 =~ ${rule_on[$name]} && $3 =~ $pattern ]] || continue
-    by=$name used[$rule]=1
-    return 0
-  done
-  return 1
-}
-report_stale() {
-  local rule
-  for rule in "${rules[@]}"; do
-    [[ -z ${used[$rule]:-} ]] || continue
-    echo "STALE   no step showed ${rule//$'\t'/ }"; stale=$((stale + 1))
-  done
 }
