@@ -133,6 +133,9 @@ fn write_ahead_log(wal: &Wal, out: &mut MetricsWriter) {
 fn partitions(broker: &Broker, out: &mut MetricsWriter) {
     let exposure = broker.registry().exposure();
     out.gauge("casemate_partitions", "Partitions led by this node.", broker.registry().count());
+    let help = "Partitions that this node is to lead and that are not served yet.";
+    out.gauge("casemate_opening_partitions", help, broker.opening_partitions());
+    out.gauge("casemate_moving_partitions", "Partitions that are to leave this node.", broker.moving_partitions());
     out.gauge("casemate_exposure_bytes", "Acknowledged bytes whose only copy is the WAL.", exposure.bytes);
     out.gauge("casemate_exposure_seconds", "Age of the oldest of them.", exposure.age.as_secs_f64());
     out.gauge("casemate_tail_memory_bytes", "Recent batches kept in memory.", broker.registry().memory_bytes());

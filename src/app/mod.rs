@@ -332,6 +332,11 @@ async fn drain(
     if stepped.left > 0 {
         tracing::info!(partitions = stepped.left, "others take over the rest when this node has stopped");
     }
+    if stepped.needed {
+        tracing::warn!(
+            "another node cannot acknowledge anything until a third one is back: too few copies without this one"
+        );
+    }
     // First what waits, so that connections have nothing left to wait for.
     opened.broker.begin_stop();
     stop.send_replace(true);

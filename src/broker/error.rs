@@ -18,9 +18,19 @@ pub enum ProduceError {
     TooLarge { bytes: usize, max: usize },
     #[error("timestamp {timestamp} is out of the allowed range around {now}")]
     Timestamp { timestamp: i64, now: i64 },
-    /// Of acks=all.
-    #[error("records are acknowledged at {copies} synced copies of {set}, and min.insync.replicas asks for {needed}")]
-    NotEnoughReplicas { set: usize, copies: usize, needed: usize },
+    /// Of acks=all; nothing was appended.
+    #[error("min.insync.replicas asks for {needed} synced copies, and {in_sync} replicas are in sync")]
+    NotEnoughReplicas { in_sync: usize, needed: usize },
+    /// Of acks=all: the records are durable, and there will be no further copy of them before they are in object storage.
+    #[error(
+        "min.insync.replicas asks for {needed} synced copies, and the records have fewer: a replica was lost meanwhile"
+    )]
+    TooFewCopies { needed: usize },
+    /// Of acks=all: the records are durable, and may still get the copies.
+    #[error(
+        "the records did not get the {needed} synced copies that min.insync.replicas asks for within the request's timeout"
+    )]
+    CopiesLate { needed: usize },
     #[error("zstd needs Produce version 7 or newer")]
     CompressionVersion,
     /// Places within the batch, the first of them if there are many.

@@ -149,7 +149,7 @@ impl Broker {
 
     async fn hand_over(&self, id: PartitionId) -> Result<(), NotMoved> {
         let partition = self.registry.get(id).ok_or(NotMoved::NotWanted)?;
-        let target = self.target_of(id).ok_or(NotMoved::NotWanted)?;
+        let (target, target_since) = self.target_of(id).ok_or(NotMoved::NotWanted)?;
         let has_copy = self.prepare_move(&partition, target).await?;
         let (leader_epoch, end) = partition.stop();
         let begun = Instant::now();
@@ -158,7 +158,7 @@ impl Broker {
             return Err(reason);
         }
         let (node, epoch) = (self.node, self.epoch);
-        let command = Command::HandOver { node, epoch, partition: id, leader_epoch, end };
+        let command = Command::HandOver { node, epoch, partition: id, leader_epoch, end, target_since };
         match self.propose_until_known(command).await {
             Ok(()) => {
                 let took_ms = begun.elapsed().as_millis() as u64;
@@ -172,10 +172,12 @@ impl Broker {
         }
     }
 
-    fn target_of(&self, id: PartitionId) -> Option<NodeId> {
+    /// Who is to lead a partition that this node leads, and since when that is wished.
+    fn target_of(&self, id: PartitionId) -> Option<(NodeId, u64)> {
         let image = self.image();
         let partition = image.partition(id)?;
-        partition.target.filter(|target| partition.leader == self.node && *target != self.node)
+        let target = partition.target.filter(|target| partition.leader == self.node && *target != self.node);
+        target.map(|target| (target, partition.target_since))
     }
 
     /// Waits, while this node still leads, until the next leader will find the newest records: in its own WAL, which is
@@ -194,7 +196,7 @@ impl Broker {
             if partition.is_uploaded() {
                 break;
             }
-            if self.target_of(id) != Some(target) {
+            if self.target_of(id).is_none_or(|(now, _)| now != target) {
                 return Err(NotMoved::NotWanted);
             }
             if Instant::now() >= until {
@@ -256,7 +258,9 @@ impl Broker {
         Ok(())
     }
 
-    /// Proposes until it is certain that the change was made, or that it was not.
+    /// Proposes until it is certain that the change was made, or that it was not. Once the metadata have refused it because its
+    /// wish was taken back, no copy of it that is still on its way is carried out: it names that wish, and none comes again
+    /// under that name.
     async fn propose_until_known(&self, command: Command) -> Result<(), ChangeError> {
         let mut doubtful = false;
         loop {

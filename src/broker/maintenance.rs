@@ -42,15 +42,24 @@ impl Broker {
     /// fails is said and tried again in the next round; it does not keep the rest from its turn.
     pub(super) async fn maintain(&self, stored: &mut Option<u64>) {
         self.expire_producers();
-        said("retention", self.apply_retention().await);
+        self.said("retention", self.apply_retention().await);
         self.merge_small_ranges().await;
         // For the whole cluster: by one broker, the one beside the quorum's leader.
         if !self.quorum.leads() {
             return;
         }
-        said("the purge of the index", self.purge().await);
-        said("giving up prepared objects", self.abandon_prepared().await);
-        said("the snapshot and the sweep", self.snapshot_and_sweep(stored).await);
+        self.said("the purge of the index", self.purge().await);
+        self.said("giving up prepared objects", self.abandon_prepared().await);
+        self.said("the snapshot and the sweep", self.snapshot_and_sweep(stored).await);
+    }
+
+    fn said(&self, what: &'static str, result: Result<(), UploadError>) {
+        let Err(error) = result else { return };
+        match self.troubles.failed(what, self.clock.boottime()) {
+            None => {}
+            Some(0) => tracing::warn!(%error, "{what} failed and will be tried again"),
+            Some(before) => tracing::warn!(%error, before, "{what} keeps failing and will be tried again"),
+        }
     }
 
     async fn purge(&self) -> Result<(), UploadError> {
@@ -96,7 +105,7 @@ impl Broker {
         for partition in self.registry.all() {
             let at = partition.positions();
             if at.uploaded_end > at.log_start {
-                said("merging", self.merge_partition(&partition).await);
+                self.said("merging", self.merge_partition(&partition).await);
             }
         }
     }
@@ -249,12 +258,6 @@ fn is_abandoned(image: &Image, state: &ObjectState) -> bool {
     match image.brokers.get(node) {
         Some(broker) => broker.epoch > *epoch || (broker.epoch == *epoch && broker.fenced),
         None => epoch.0 < image.next_broker_epoch,
-    }
-}
-
-fn said(what: &str, result: Result<(), UploadError>) {
-    if let Err(error) = result {
-        tracing::warn!(%error, "{what} failed and will be tried again");
     }
 }
 

@@ -9,6 +9,7 @@
 mod compaction;
 mod configs;
 mod coordinator;
+mod copies;
 mod describe;
 mod error;
 mod exposure;
@@ -43,6 +44,7 @@ pub mod telemetry;
 mod tests;
 mod topics;
 mod transactions;
+mod trouble;
 mod upload;
 
 use std::collections::{BTreeMap, HashMap};
@@ -66,6 +68,7 @@ pub use coordinator::{
     AdmissionService, AdmittedOffsets, CoordinatorError, CoordinatorKind, MarkerService, NoAnswer, OFFSETS_TOPIC,
     Remote, TRANSACTIONS_TOPIC,
 };
+pub use copies::CopiesNeeded;
 pub use error::{ChangeError, FetchError, OffsetsError, ProduceError};
 pub use exposure::Exposure;
 pub use fetch::Fetched;
@@ -163,6 +166,7 @@ pub struct Broker {
     reads: AtomicU64,
     compaction: compaction::Compaction,
     missing: missing::Missing,
+    troubles: trouble::Troubles,
     coordinators: coordinator::Coordinators,
     /// Turns true once, when the node begins to stop.
     stopping: watch::Sender<bool>,
@@ -210,6 +214,7 @@ impl Broker {
             reads: AtomicU64::new(0),
             compaction: compaction::Compaction::default(),
             missing: missing::Missing::default(),
+            troubles: trouble::Troubles::default(),
             coordinators: coordinator::Coordinators::new(),
             stopping: watch::Sender::new(false),
         });

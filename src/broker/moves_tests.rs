@@ -303,7 +303,8 @@ impl World {
         let (node, epoch) = (from.broker.node, from.broker.epoch);
         let (leader_epoch, end) = from.partition(id).stop();
         to.copy_from(from);
-        self.propose(Command::HandOver { node, epoch, partition: id, leader_epoch, end });
+        let target_since = self.image().partition(id).expect("there").target_since;
+        self.propose(Command::HandOver { node, epoch, partition: id, leader_epoch, end, target_since });
         self.reconcile(&[from, to]);
     }
 

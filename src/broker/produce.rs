@@ -5,10 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::batch::{self, Compression, Header, StoredBatch, TimestampType};
-use crate::env::failpoint;
 use crate::ledger::LedgerError;
-use crate::ledger::core::write_quorum;
-use crate::metadata::Topic;
 use crate::partition::{AppendError, Appended, Guard, Origin, Partition, ProducerError};
 use crate::security::Permit;
 
@@ -29,7 +26,7 @@ pub struct ProduceContext<'a> {
     pub settings: &'a TopicSettings,
     /// Codecs that the request's version may carry.
     pub zstd_allowed: bool,
-    /// Members that the ledger's set must have; 0 where the request does not ask for all (acks=0 and acks=1).
+    /// Replicas that must be in sync; 0 where the request does not ask for all (acks=0 and acks=1).
     pub replicas_needed: usize,
     /// By CLOCK_BOOTTIME: until when the request may wait for room in the WAL, all its batches together.
     pub room_deadline: Duration,
@@ -53,12 +50,7 @@ impl Broker {
         debug_assert!(
             permit.covers(crate::security::Operation::Write, crate::security::Resource::topic(&partition.topic))
         );
-        // Durable is what the write quorum has; nothing waits for more copies.
-        let (set, needed) = (self.ledger.set_size(), context.replicas_needed);
-        let copies = write_quorum(set);
-        if copies < needed {
-            return Err(ProduceError::NotEnoughReplicas { set, copies, needed });
-        }
+        self.require_in_sync(context.replicas_needed)?;
         let now_ms = self.clock.wall_ms();
         let bytes = records.len();
         let (header, batch) = prepare(records, context, now_ms)?;
@@ -119,22 +111,6 @@ impl Broker {
                 appended => return Ok(appended?),
             }
         }
-    }
-
-    /// Copies that acks=all must wait for: `min.insync.replicas`, but no more than the topic has replicas.
-    pub fn replicas_needed(&self, topic: &Topic, settings: &TopicSettings) -> usize {
-        let least = settings.min_insync_replicas.min(topic.replication_factor.into());
-        usize::try_from(least).unwrap_or(0)
-    }
-
-    /// Waits until an append is durable and this process may say so.
-    pub async fn durable(&self, appended: Appended) -> Result<(), ProduceError> {
-        appended.durable().await?;
-        if !self.lease.is_valid() {
-            return Err(ProduceError::NoLease);
-        }
-        failpoint::hit("reply-before");
-        Ok(())
     }
 
     /// Until when a request with this timeout may wait for room.

@@ -238,7 +238,7 @@ impl Process {
 
     async fn durable(&self, appended: Appended) -> Result<i64, ProduceError> {
         let base = appended.base_offset.0;
-        self.broker.durable(appended).await.map(|()| base)
+        self.broker.durable(&self.partition(), appended, CopiesNeeded::DURABLE).await.map(|()| base)
     }
 
     fn end(&self, producer: i64, epoch: i16, coordinator_epoch: i32, commit: bool) -> Result<i64, ProduceError> {

@@ -173,11 +173,12 @@ impl World {
 
     fn hand_over(&mut self) {
         let wished = partitions(&self.image).filter(|(_, p)| self.moving && p.target.is_some());
-        let moving: Vec<_> = wished.map(|(id, p)| (id, p.leader, p.leader_epoch)).collect();
-        for (partition, node, leader_epoch) in moving {
+        let moving: Vec<_> = wished.map(|(id, p)| (id, p.leader, p.leader_epoch, p.target_since)).collect();
+        for (partition, node, leader_epoch, target_since) in moving {
             let epoch = self.image.brokers[&node].epoch;
             if self.alive.contains(&node) {
-                self.apply(&Command::HandOver { node, epoch, partition, leader_epoch, end: Offset(5) });
+                let end = Offset(5);
+                self.apply(&Command::HandOver { node, epoch, partition, leader_epoch, end, target_since });
             }
         }
     }

@@ -1,4 +1,6 @@
-//! A node that is about to stop gives away what it leads, so that nobody has to find out that it is gone.
+//! A node that is about to stop gives away what it leads, so that nobody has to find out that it is gone. Where the ledger of
+//! another node would be left with too few copies to be written, it waits a while for one to come back that can take its
+//! place: nodes that are restarted one after the other do not stop each other's producers.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -26,6 +28,20 @@ fn targets(image: &Image, node: NodeId) -> Vec<TargetChange> {
     led.map(|(id, _)| id).filter_map(change).collect()
 }
 
+/// Whether a live writer could not go on without `node`: too few other members of its ledger's set are live. Not said of two
+/// nodes, where nobody else could take its place.
+fn is_needed(image: &Image, node: NodeId) -> bool {
+    let is_live = |node: NodeId| image.brokers.get(&node).is_some_and(|broker| !broker.fenced);
+    let joined = image.nodes.values().filter(|node| node.directory().is_some()).count();
+    let mut open = image.ledgers.values().filter(|ledger| ledger.end.is_none() && ledger.node != node);
+    joined > 2
+        && open.any(|ledger| {
+            let others = ledger.replicas.iter().filter(|replica| replica.node != node && is_live(replica.node)).count();
+            let is_member = ledger.replicas.iter().any(|replica| replica.node == node);
+            is_live(ledger.node) && is_member && others < usize::from(ledger.write_quorum)
+        })
+}
+
 /// What became of the partitions that a node led.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SteppedDown {
@@ -33,6 +49,8 @@ pub struct SteppedDown {
     pub given: usize,
     /// Others take them when this process is fenced.
     pub left: usize,
+    /// The ledger of another node cannot be written without this one.
+    pub needed: bool,
 }
 
 /// Gives away what `node` leads, for as long as `within`.
@@ -45,19 +63,21 @@ pub async fn step_down(quorum: &Quorum, node: NodeId, within: Duration) -> Stepp
     let before = leads(&image.borrow().clone());
     let giving = async {
         let changes = targets(&image.borrow().clone(), node);
-        if changes.is_empty() {
-            return;
+        if !changes.is_empty() {
+            tracing::info!(partitions = changes.len(), "partitions are given to other nodes before this one stops");
         }
-        tracing::info!(partitions = changes.len(), "partitions are given to other nodes before this one stops");
         for part in changes.chunks(PARTITIONS_PER_COMMAND) {
             // What is refused or lost is taken over later.
             let _ = quorum.propose(&Command::SetTargets { changes: part.to_vec() }).await;
         }
-        while leads(&image.borrow_and_update().clone()) > 0 && image.changed().await.is_ok() {}
+        let gives = !changes.is_empty();
+        let waits = |image: &Image| (gives && leads(image) > 0) || is_needed(image, node);
+        while waits(&image.borrow_and_update().clone()) && image.changed().await.is_ok() {}
     };
     let _ = timeout(within, giving).await;
-    let left = leads(&quorum.image().borrow().clone());
-    SteppedDown { given: before.saturating_sub(left), left }
+    let image = quorum.image().borrow().clone();
+    let left = leads(&image);
+    SteppedDown { given: before.saturating_sub(left), left, needed: is_needed(&image, node) }
 }
 
 /// The process has stopped its work: others may take over at once what it still leads.
@@ -70,8 +90,8 @@ pub async fn leave(quorum: &Quorum, node: NodeId, epoch: BrokerEpoch, within: Du
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::{ClusterId, PartitionId, TopicId, WalIncarnation};
-    use crate::metadata::{MemoryIndex, Response, apply};
+    use crate::base::{ClusterId, DirectoryId, EntryId, LedgerId, PartitionId, TopicId, WalIncarnation};
+    use crate::metadata::{Ledger, MemoryIndex, Node, NodeState, Replica, Response, apply};
 
     fn image(brokers: i32) -> Image {
         let (mut image, index) = (Image::default(), MemoryIndex::default());
@@ -107,5 +127,51 @@ mod tests {
         image.brokers.remove(&NodeId(3));
         assert_eq!(all(&image), BTreeMap::new());
         assert!(image.partition(PartitionId { topic: TopicId([3; 16]), index: 4 }).is_some());
+    }
+
+    #[test]
+    fn a_node_is_needed_where_a_ledger_has_no_quorum_without_it() {
+        let mut image = image(3);
+        let replica = |node: i32| Replica { node: NodeId(node), incarnation: WalIncarnation([node as u8; 16]) };
+        let epoch = image.brokers[&NodeId(1)].epoch;
+        let ledger = |set: &[i32]| Ledger {
+            node: NodeId(1),
+            epoch,
+            replicas: set.iter().copied().map(replica).collect(),
+            write_quorum: 2,
+            end: None,
+            uploaded: EntryId(0),
+            uploader: None,
+            holders: Vec::new(),
+        };
+        let (two, three) = (ledger(&[1, 3]), ledger(&[1, 2, 3]));
+        let needed = |image: &Image| [1, 2, 3].map(|node| is_needed(image, NodeId(node)));
+        image.ledgers.insert(LedgerId(1), three.clone());
+        assert_eq!(needed(&image), [false; 3]);
+        image.ledgers.insert(LedgerId(1), two.clone());
+        assert_eq!(needed(&image), [false; 3], "of no more than two nodes that have joined");
+        for id in 1..=3 {
+            let node = Node {
+                name: format!("n{id}"),
+                rack: String::new(),
+                host: format!("n{id}.example"),
+                port: 9094,
+                identity: format!("CN=n{id}"),
+                token_sha256: [0; 32],
+                state: NodeState::Joined { directory: DirectoryId(id as u32) },
+                draining: false,
+                added_ms: 0,
+            };
+            image.nodes.insert(NodeId(id), node);
+        }
+        assert_eq!(needed(&image), [false, false, true]);
+        image.ledgers.insert(LedgerId(1), Ledger { end: Some(EntryId(4)), ..two });
+        assert_eq!(needed(&image), [false; 3]);
+        image.ledgers.insert(LedgerId(2), three);
+        assert_eq!(needed(&image), [false; 3]);
+        image.brokers.get_mut(&NodeId(2)).expect("it is registered").fenced = true;
+        assert_eq!(needed(&image), [false, false, true], "one of three is gone already");
+        image.brokers.get_mut(&NodeId(1)).expect("it is registered").fenced = true;
+        assert_eq!(needed(&image), [false; 3], "its writer writes no more");
     }
 }

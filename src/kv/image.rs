@@ -271,6 +271,7 @@ mod tests {
         let mut changed = Topic::clone(&a);
         let moved = Arc::make_mut(&mut changed.partitions[130]);
         (moved.uploaded_end, moved.target, moved.handed_over) = (Offset(7), Some(NodeId(5)), Offset(9));
+        moved.target_since = 31;
         let second = with_topics(vec![Arc::new(changed.clone()), b.clone()]);
         assert_eq!(store(&kv, &first, &second), 2);
 

@@ -23,7 +23,7 @@ use crate::env::Clock;
 use crate::metadata::{self, Image};
 
 use super::core::{Outcome, WriterEvent};
-use super::placement;
+use super::placement::{self, Candidates};
 use super::wire;
 use super::writer::{LedgerWriter, Proposal};
 
@@ -181,10 +181,11 @@ impl Driver {
 
     /// Tells the writer which brokers may hold replicas.
     fn follow_nodes(&mut self, image: &Image) {
-        let now: BTreeMap<_, _> =
-            placement::candidates(image, self.writer.own().node).into_iter().map(|r| (r.node, r)).collect();
-        self.writer.set_racks(placement::racks(image));
         let own = self.writer.own().node;
+        let Candidates { staying, leaving } = placement::candidates(image, own);
+        self.writer.set_racks(placement::racks(image));
+        self.writer.set_leaving(leaving.iter().map(|replica| replica.node).collect());
+        let now: BTreeMap<_, _> = staying.into_iter().chain(leaving).map(|r| (r.node, r)).collect();
         self.writer.set_may_be_alone(now.keys().all(|node| *node == own) && image.may_write_alone(own));
         for node in self.up.keys().filter(|node| !now.contains_key(node)) {
             self.writer.step(WriterEvent::NodeDown(*node));

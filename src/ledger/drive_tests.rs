@@ -10,19 +10,19 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
-use crate::base::{BrokerEpoch, ClusterId, EntryId, LedgerId, NodeId, PartitionId, TopicId};
+use crate::base::{BrokerEpoch, ClusterId, DirectoryId, EntryId, LedgerId, NodeId, PartitionId, TopicId};
 use crate::batch::sample;
 use crate::env::{SeededEntropy, SimDisk, SystemClock};
-use crate::metadata::{self, Command, Image, MemoryIndex, Response};
+use crate::metadata::{self, Command, Image, MemoryIndex, Node as Member, NodeState, Response};
 use crate::peer::{Caller, Class, Service};
 use crate::wal::{Synced, Wal, WalEvents, WalOptions};
 
 use super::core::{Identity, Outcome, WriterOptions, write_quorum};
 use super::{
-    Answering, DriveParts, Durable, Found, Host, HostReplicas, Hosted, LedgerError, LedgerEvents, LedgerWriter, Link,
-    Links, NotSent, Openings, Proposal, RecoveryParts, Registrations, Replicas, drive, recover_ledger, wire,
+    Answering, Copies, DriveParts, Durable, Found, Host, HostReplicas, Hosted, LedgerError, LedgerEvents, LedgerWriter,
+    Link, Links, NotSent, Openings, Proposal, RecoveryParts, Registrations, Replicas, drive, recover_ledger, wire,
 };
 
 const WRITER: NodeId = NodeId(1);
@@ -122,6 +122,24 @@ impl World {
         Written { writer, news, driver, ledger }
     }
 
+    /// Marks a node as one that is to hold nothing, or takes the mark back.
+    fn drain(&self, id: i32, draining: bool) {
+        let node = |id: NodeId| Member {
+            name: format!("n{id}"),
+            rack: String::new(),
+            host: format!("n{id}.example"),
+            port: 9094,
+            identity: format!("CN=n{id}"),
+            token_sha256: [0; 32],
+            state: NodeState::Joined { directory: DirectoryId(id.0 as u32) },
+            draining: false,
+            added_ms: 0,
+        };
+        let known = self.nodes.keys().map(|id| (*id, node(*id))).collect();
+        lock(&self.meta).nodes = known;
+        assert_eq!(self.propose(&Command::DrainNode { node: NodeId(id), draining }), Response::Ok);
+    }
+
     fn cut(&self, node: i32, is_cut: bool) {
         self.cut.send_modify(|cut| {
             if is_cut {
@@ -189,6 +207,14 @@ impl Written {
         }
         let tokens: Vec<u64> = lock(&self.news.said).iter().map(|entry| entry.token).collect();
         assert!(tokens.iter().copied().eq(0..tokens.len() as u64), "once each, in the order of the appends");
+    }
+
+    async fn await_set(&self, set: &[i32]) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while self.set() != set {
+            assert!(Instant::now() < deadline, "the set is {:?}, not {set:?}", self.set());
+            sleep(Duration::from_millis(20)).await;
+        }
     }
 
     fn set(&self) -> Vec<i32> {
@@ -326,21 +352,69 @@ async fn who_was_given_up_and_can_be_reached_again_takes_the_place_of_the_next_t
     let world = World::new(3, Duration::from_millis(1));
     let written = world.write(&[1, 2, 3]);
     written.append(0..50).await;
-    let await_set = async |set: &[i32]| {
-        let deadline = Instant::now() + Duration::from_secs(30);
-        while written.set() != set {
-            assert!(Instant::now() < deadline, "the set is {:?}, not {set:?}", written.set());
-            sleep(Duration::from_millis(20)).await;
-        }
-    };
     world.cut(2, true);
-    await_set(&[1, 3]).await;
+    written.await_set(&[1, 3]).await;
     // No image tells of it: the broker was registered all the time.
     world.cut(2, false);
     world.cut(3, true);
-    await_set(&[1, 2]).await;
+    written.await_set(&[1, 2]).await;
     written.append(50..100).await;
     written.durable(100).await;
+    written.driver.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_drained_is_left_and_taken_only_where_there_is_no_other_second_copy() {
+    let world = World::new(3, Duration::from_millis(1));
+    let written = world.write(&[1, 2, 3]);
+    written.append(0..50).await;
+    world.drain(3, true);
+    written.await_set(&[1, 2]).await;
+    world.cut(2, true);
+    written.append(50..100).await;
+    written.await_set(&[1, 3]).await;
+    written.durable(100).await;
+    world.cut(2, false);
+    written.await_set(&[1, 2]).await;
+    written.append(100..150).await;
+    written.durable(150).await;
+    world.drain(3, false);
+    written.await_set(&[1, 2, 3]).await;
+    written.driver.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_further_copy_is_told_of_when_it_is_synced_and_none_comes_when_its_ledger_was_left() {
+    let world = World::new(3, Duration::from_millis(1));
+    let written = world.write(&[1, 2, 3]);
+    // Whether the newest durable entry has three copies, in the end.
+    let has_three = async || {
+        let newest = *lock(&written.news.said).last().expect("something is durable");
+        match written.writer.copies(newest.ledger, newest.entry, 3) {
+            Copies::Enough => true,
+            Copies::TooFew => false,
+            Copies::Awaited(awaited) => timeout(Duration::from_secs(30), awaited).await.expect("in time").is_ok(),
+            Copies::Unknown => panic!("{:?} is its own", newest.ledger),
+        }
+    };
+    written.append(0..50).await;
+    written.durable(50).await;
+    assert!(has_three().await);
+    assert!([2, 3].iter().all(|node| world.nodes[&NodeId(*node)].host.held_through(written.ledger).0 >= 50));
+    assert_eq!((written.writer.in_sync(), written.writer.fewest_copies()), (3, 2));
+
+    world.cut(3, true);
+    written.append(50..60).await;
+    written.durable(60).await;
+    assert!(!has_three().await, "the third is cut off");
+    assert_eq!((written.set(), written.writer.in_sync()), (vec![1, 2], 2));
+    assert!(matches!(written.writer.copies(written.ledger, EntryId(49), 3), Copies::Enough));
+    assert!(matches!(written.writer.copies(written.ledger, EntryId(50), 3), Copies::TooFew));
+    assert!(matches!(written.writer.copies(written.ledger, EntryId(50), 2), Copies::Enough));
+    assert!(matches!(written.writer.copies(LedgerId(999), EntryId(0), 2), Copies::Unknown));
+    written.append(60..70).await;
+    written.durable(70).await;
+    assert!(!has_three().await, "of two there are never three");
     written.driver.abort();
 }
 

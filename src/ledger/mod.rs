@@ -6,6 +6,7 @@
 //!
 //! With one node the replica set has one member, and everything goes the same way.
 
+mod copies;
 pub mod core;
 mod drive;
 mod host;
@@ -15,6 +16,7 @@ mod recover;
 pub mod wire;
 mod writer;
 
+pub use copies::Copies;
 pub use drive::{Answering, DriveParts, Link, Links, NotSent, Openings, drive};
 pub use host::{Found, HeldEntry, Host, Hosted, PullError, ReadFailed, UnreadableEntry};
 pub use links::{HostReplicas, NodeReplicas, PeerLinks, PeerReplicas};

@@ -5,11 +5,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::base::NodeId;
 use crate::metadata::{Image, Replica};
 
-/// Brokers that may hold a replica of what `own` writes: registered, not fenced, and not about to leave.
-pub fn candidates(image: &Image, own: NodeId) -> Vec<Replica> {
-    let fit =
-        image.brokers.iter().filter(|(node, broker)| **node == own || (!broker.fenced && !image.is_draining(**node)));
-    fit.map(|(node, broker)| Replica { node: *node, incarnation: broker.incarnation }).collect()
+/// Brokers that may hold a replica of what one of them writes: those that are registered and not fenced.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Candidates {
+    /// The writer is always one.
+    pub staying: Vec<Replica>,
+    /// Of nodes that are being drained: only where there is no second copy without them.
+    pub leaving: Vec<Replica>,
+}
+
+pub fn candidates(image: &Image, own: NodeId) -> Candidates {
+    let fit = image.brokers.iter().filter(|(node, broker)| **node == own || !broker.fenced);
+    let fit = fit.map(|(node, broker)| Replica { node: *node, incarnation: broker.incarnation });
+    let (staying, leaving) = fit.partition(|replica| replica.node == own || !image.is_draining(replica.node));
+    Candidates { staying, leaving }
 }
 
 /// The number of each node's rack; nodes without one have none.
@@ -20,14 +29,21 @@ pub fn racks(image: &Image) -> BTreeMap<NodeId, u32> {
     image.nodes.iter().filter_map(|(id, node)| Some((*id, number(&node.rack)?))).collect()
 }
 
-/// The replicas of a ledger that `own` opens, itself first: up to `wanted`, in as many racks as there are. `None` when
-/// `own` is not registered.
+/// The replicas of a ledger that `own` opens, itself first: up to `wanted`, in as many racks as there are; where that is
+/// nobody else, one that is being drained. `None` when `own` is not registered.
 pub fn choose_replicas(image: &Image, own: NodeId, wanted: usize) -> Option<Vec<Replica>> {
     let incarnation = image.brokers.get(&own)?.incarnation;
-    let racks = racks(image);
+    let Candidates { staying, leaving } = candidates(image, own);
     let mut set = vec![Replica { node: own, incarnation }];
+    fill(image, own, &mut set, staying, wanted);
+    fill(image, own, &mut set, leaving, wanted.min(2));
+    Some(set)
+}
+
+/// Takes of `others` until the set of `own` has `wanted` members.
+fn fill(image: &Image, own: NodeId, set: &mut Vec<Replica>, mut others: Vec<Replica>, wanted: usize) {
+    let racks = racks(image);
     // The ring from the own node on, so that not every writer chooses the same others.
-    let mut others: Vec<_> = candidates(image, own).into_iter().filter(|replica| replica.node != own).collect();
     others.sort_unstable_by_key(|replica| (replica.node < own, replica.node));
     while set.len() < wanted {
         let free = others.iter().filter(|other| !set.contains(other));
@@ -38,7 +54,6 @@ pub fn choose_replicas(image: &Image, own: NodeId, wanted: usize) -> Option<Vec<
         let Some(next) = free.min_by_key(|other| shares(other)).copied() else { break };
         set.push(next);
     }
-    Some(set)
 }
 
 #[cfg(test)]
@@ -106,5 +121,10 @@ mod tests {
         image.nodes.get_mut(&NodeId(3)).expect("there").draining = true;
         assert_eq!(chosen(&image, 1), Some(vec![1, 4]));
         assert_eq!(chosen(&image, 3), Some(vec![3, 4, 1]), "who writes is in its own set");
+        image.brokers.get_mut(&NodeId(4)).expect("there").fenced = true;
+        assert_eq!(chosen(&image, 1), Some(vec![1, 3]), "rather one that leaves than no second copy");
+        assert_eq!(chosen(&image, 3), Some(vec![3, 1]));
+        image.nodes.values_mut().skip(1).for_each(|node| node.draining = true);
+        assert_eq!(chosen(&image, 1), Some(vec![1, 3]), "all others leave: one copy is too few");
     }
 }

@@ -10,7 +10,8 @@
 //! partitions under the delivery's lock alone, so that they keep their order and nobody waits for a partition while he
 //! holds the writer.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -23,7 +24,8 @@ use crate::batch::{HEAD_BYTES, StoredBatch};
 use crate::metadata;
 use crate::wal::{self, Entry, HEAD, Location, Place, Synced, Wal, WalEvents};
 
-use super::core::{self, Identity, Plant, Reply, Request, WriterAction, WriterEvent, WriterOptions};
+use super::copies::{Copies, CopyCounts};
+use super::core::{self, Identity, Plant, Reply, Request, WriterAction, WriterEvent, WriterOptions, write_quorum};
 use super::wire::{self, Payload};
 
 /// Bytes of an entry before the batch: topic id (16), partition index (4), flags (4, zero).
@@ -105,6 +107,7 @@ struct State {
     /// Taken while the ledger was being closed, or moved to the present one: the own WAL does not have them yet.
     unwritten: VecDeque<(EntryId, Payload)>,
     outboxes: BTreeMap<NodeId, Outbox>,
+    copies: CopyCounts,
     proposal: Option<Proposal>,
     /// Entries ever taken.
     appended: u64,
@@ -125,6 +128,8 @@ pub struct LedgerWriter {
     work: Notify,
     /// Appends that were refused for want of room may be tried again.
     relieved: Notify,
+    /// The smallest write quorum of all ledgers so far: every durable entry of theirs has so many copies.
+    fewest_copies: AtomicUsize,
 }
 
 /// The bounds of a writer whose WAL lets `queue_bytes` wait for the disk.
@@ -158,6 +163,7 @@ impl LedgerWriter {
             waiting: VecDeque::new(),
             unwritten: VecDeque::new(),
             outboxes: BTreeMap::new(),
+            copies: CopyCounts::default(),
             proposal: None,
             appended: 0,
             sealed: false,
@@ -165,7 +171,8 @@ impl LedgerWriter {
         };
         let (work, relieved) = (Notify::new(), Notify::new());
         let (state, delivery) = (Mutex::new(state), Mutex::default());
-        Arc::new(LedgerWriter { own, wal, events, state, delivery, work, relieved })
+        let fewest_copies = AtomicUsize::new(write_quorum(replicas.len()));
+        Arc::new(LedgerWriter { own, wal, events, state, delivery, work, relieved, fewest_copies })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -194,6 +201,31 @@ impl LedgerWriter {
     /// Their number.
     pub fn set_size(&self) -> usize {
         self.state().core.replicas().count()
+    }
+
+    /// Those of them that are not about to be replaced.
+    pub fn in_sync(&self) -> usize {
+        self.state().core.in_sync()
+    }
+
+    /// Synced copies that every durable entry of this process has, whichever ledger it is in.
+    pub fn fewest_copies(&self) -> usize {
+        self.fewest_copies.load(Ordering::Relaxed)
+    }
+
+    /// Whether a durable entry has `copies` synced copies, the own one among them.
+    pub fn copies(&self, ledger: LedgerId, entry: EntryId, copies: usize) -> Copies {
+        let state = &mut *self.state();
+        if ledger != state.core.ledger() {
+            return state.copies.of_closed(ledger, entry, copies);
+        }
+        if entry < state.core.copied(copies) {
+            return Copies::Enough;
+        }
+        if state.core.replicas().count() < copies || state.core.is_fenced() {
+            return Copies::TooFew;
+        }
+        Copies::Awaited(state.copies.wait(entry, copies))
     }
 
     /// The open ledger and its end, once everything in it is durable and nothing else can become of it.
@@ -274,9 +306,20 @@ impl LedgerWriter {
     }
 
     fn step_locked(&self, state: &mut State, event: WriterEvent, news: &mut Vec<Durable>) {
+        // Only a decision makes the core leave a ledger, and what it knew of its copies with it.
+        let leaving = matches!(event, WriterEvent::Decided { .. }).then(|| {
+            let members = state.core.replicas().count();
+            (1..=members).map(|copies| state.core.copied(copies)).collect::<Vec<_>>()
+        });
         for action in state.core.step(event) {
+            if let (WriterAction::Moved { closed, .. }, Some(positions)) = (&action, &leaving) {
+                state.copies.leave(*closed, positions.clone());
+                self.fewest_copies.fetch_min(write_quorum(state.core.replicas().count()), Ordering::Relaxed);
+            }
             self.carry_out(state, action, news);
         }
+        let (copies, core) = (&mut state.copies, &state.core);
+        copies.release(|wanted| core.copied(wanted));
     }
 
     /// Writes what the own WAL lacks, then tells what is new.
@@ -334,7 +377,10 @@ impl LedgerWriter {
                 state.outboxes.values_mut().for_each(|outbox| outbox.requests.clear());
                 self.work.notify_one();
             }
-            WriterAction::Fenced { reason } => state.fenced = Some(reason),
+            WriterAction::Fenced { reason } => {
+                state.copies.give_up();
+                state.fenced = Some(reason);
+            }
             WriterAction::Backpressure(true) => {}
             WriterAction::Backpressure(false) => self.relieved.notify_waiters(),
         }
@@ -368,6 +414,11 @@ impl LedgerWriter {
     /// Where nodes stand.
     pub(super) fn set_racks(&self, racks: BTreeMap<NodeId, u32>) {
         self.state().core.set_racks(racks);
+    }
+
+    /// Which of them are to hold nothing.
+    pub(super) fn set_leaving(&self, nodes: BTreeSet<NodeId>) {
+        self.state().core.set_leaving(nodes);
     }
 
     pub(super) fn set_may_be_alone(&self, may: bool) {

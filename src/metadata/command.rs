@@ -80,6 +80,8 @@ pub enum Command {
         partition: PartitionId,
         leader_epoch: LeaderEpoch,
         end: Offset,
+        /// `Partition::target_since` as the leader saw it.
+        target_since: u64,
     },
     /// Wishes who is to lead partitions, or takes such wishes back: all of the changes or none. A target is a broker that is
     /// neither fenced nor of a node that is being drained; the present leader as a target is no target.

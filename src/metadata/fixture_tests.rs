@@ -57,7 +57,7 @@ fn check<T: PartialEq + Debug>(name: &str, value: &T, bytes: Bytes, decode: fn(&
 fn fixtures_of_commands_match() {
     let commands = samples::commands();
     let kinds: BTreeSet<_> = commands.iter().map(|(_, command)| command.encode()[2..4].to_vec()).collect();
-    assert_eq!(kinds.len(), 31, "every kind has a sample");
+    assert_eq!(kinds.len(), 32, "every kind has a sample");
     for (name, command) in commands {
         check(name, &command, command.encode(), Command::decode);
     }
@@ -75,6 +75,8 @@ fn fixtures_of_the_image_match() {
     check("image-recovered", &recovered, recovered.encode(), Image::decode);
     let placed = samples::image_placed();
     check("image-placed", &placed, placed.encode(), Image::decode);
+    let since = samples::image_with_targets_since();
+    check("image-targets-since", &since, since.encode(), Image::decode);
     check("image-empty", &Image::default(), Image::default().encode(), Image::decode);
     let newer = samples::image_with_sections();
     check("image-sections", &newer, newer.encode(), Image::decode);

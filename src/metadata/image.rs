@@ -116,6 +116,8 @@ pub struct Partition {
     /// Who is to lead it: the leader hands it over as soon as it can. A broker that is registered and not fenced, and not
     /// the leader.
     pub target: Option<NodeId>,
+    /// `Image::applied` when the target was set, by which the leader names this wish and no other; zero without a target.
+    pub target_since: u64,
     /// Who should lead it when everything is well: the first of Kafka's replicas.
     pub preferred: NodeId,
     /// The end of what a live leader last handed over. A leader serves when it has everything below; it never moves back.
@@ -171,6 +173,7 @@ impl Partition {
             object_bytes: 0,
             cleaned_end: Offset::ZERO,
             target: None,
+            target_since: 0,
             preferred: leader,
             handed_over: Offset::ZERO,
         }

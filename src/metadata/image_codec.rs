@@ -46,6 +46,8 @@ mod section {
     pub const RECOVERED_LEDGERS: u16 = 17;
     /// Target, preferred leader and handed-over end of partitions where they say something.
     pub const PLACEMENTS: u16 = 18;
+    /// When targets were set.
+    pub const TARGETS_SINCE: u16 = 19;
 }
 
 impl Image {
@@ -111,6 +113,8 @@ impl Image {
         sections.extend(encode_recovered(&self.ledgers).map(|bytes| (section::RECOVERED_LEDGERS, bytes)));
         let placements = placement_codec::encode_placements(&self.topics);
         sections.extend(placements.map(|bytes| (section::PLACEMENTS, bytes)));
+        let since = placement_codec::encode_targets_since(&self.topics);
+        sections.extend(since.map(|bytes| (section::TARGETS_SINCE, bytes)));
         sections
     }
 
@@ -125,6 +129,7 @@ impl Image {
             section::FENCED_BROKERS => get_fenced(r, &mut self.brokers)?,
             section::RECOVERED_LEDGERS => get_recovered(r, &mut self.ledgers)?,
             section::PLACEMENTS => placement_codec::decode_placements(r, Arc::make_mut(&mut self.topics))?,
+            section::TARGETS_SINCE => placement_codec::decode_targets_since(r, Arc::make_mut(&mut self.topics))?,
             other => return Err(DecodeError::Invalid { field: "section of the image", value: other as u64 }),
         }
         Ok(())
@@ -443,6 +448,7 @@ fn get_partition_state(r: &mut Reader<'_>) -> Result<Partition, DecodeError> {
         epochs: get_epochs(r)?,
         cleaned_end: Offset::ZERO,
         target: None,
+        target_since: 0,
         preferred: leader,
         handed_over: Offset::ZERO,
     })

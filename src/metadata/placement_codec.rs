@@ -21,6 +21,8 @@ pub(super) mod kind {
     pub const HAND_OVER: u16 = 51;
     pub const SET_TARGETS: u16 = 52;
     pub const DRAIN_NODE: u16 = 53;
+    /// `HAND_OVER` that says which wish it fulfils.
+    pub const HAND_OVER_SINCE: u16 = 54;
 }
 
 /// Writes kind and body of a command about leaders.
@@ -33,10 +35,14 @@ pub(super) fn encode(w: &mut Writer, command: &Command) {
                 w.i32(change.leader_epoch.0).i32(change.leader.0);
             }
         }
-        Command::HandOver { node, epoch, partition, leader_epoch, end } => {
-            w.u16(kind::HAND_OVER).i32(node.0).i64(epoch.0);
+        Command::HandOver { node, epoch, partition, leader_epoch, end, target_since } => {
+            let kind = if *target_since == 0 { kind::HAND_OVER } else { kind::HAND_OVER_SINCE };
+            w.u16(kind).i32(node.0).i64(epoch.0);
             put_partition(w, *partition);
             w.i32(leader_epoch.0).i64(end.0);
+            if *target_since != 0 {
+                w.u64(*target_since);
+            }
         }
         Command::SetTargets { changes } => {
             w.u16(kind::SET_TARGETS).count(changes.len());
@@ -62,12 +68,16 @@ pub(super) fn decode(kind: u16, r: &mut Reader<'_>) -> Result<Option<Command>, D
                 Ok(Assignment { partition, leader_epoch, leader: NodeId(r.i32()?) })
             })?,
         },
-        kind::HAND_OVER => Command::HandOver {
+        kind::HAND_OVER | kind::HAND_OVER_SINCE => Command::HandOver {
             node: NodeId(r.i32()?),
             epoch: BrokerEpoch(r.i64()?),
             partition: get_partition(r)?,
             leader_epoch: LeaderEpoch(r.i32()?),
             end: Offset(r.i64()?),
+            target_since: match kind {
+                kind::HAND_OVER => 0,
+                _ => not_zero(r.u64()?)?,
+            },
         },
         kind::SET_TARGETS => Command::SetTargets {
             changes: list(r, 22, |r| {
@@ -78,6 +88,11 @@ pub(super) fn decode(kind: u16, r: &mut Reader<'_>) -> Result<Option<Command>, D
         kind::DRAIN_NODE => Command::DrainNode { node: NodeId(r.i32()?), draining: r.bool("draining")? },
         _ => return Ok(None),
     }))
+}
+
+/// What is zero is left out.
+fn not_zero(since: u64) -> Result<u64, DecodeError> {
+    if since == 0 { Err(DecodeError::Invalid { field: "when a target was set", value: 0 }) } else { Ok(since) }
 }
 
 fn put_node(w: &mut Writer, node: Option<NodeId>) {
@@ -143,6 +158,47 @@ pub(super) fn decode_placements(
         if is_settled(partition) {
             return Err(missing);
         }
+    }
+    Ok(())
+}
+
+/// `None` where no partition has a target, but for such as were set before this was noted.
+pub(super) fn encode_targets_since(topics: &BTreeMap<TopicId, Arc<Topic>>) -> Option<Bytes> {
+    let mut since = Vec::new();
+    for topic in topics.values() {
+        for (index, partition) in (0..).zip(&topic.partitions).filter(|(_, partition)| partition.target_since != 0) {
+            since.push((PartitionId { topic: topic.id, index }, partition.target_since));
+        }
+    }
+    if since.is_empty() {
+        return None;
+    }
+    let mut w = Writer::new();
+    w.count(since.len());
+    for (id, since) in since {
+        put_partition(&mut w, id);
+        w.u64(since);
+    }
+    Some(w.finish())
+}
+
+/// Of partitions whose targets are read already.
+pub(super) fn decode_targets_since(
+    r: &mut Reader<'_>,
+    topics: &mut BTreeMap<TopicId, Arc<Topic>>,
+) -> Result<(), DecodeError> {
+    let all = map(r, "targets", 28, |r| Ok((get_partition(r)?, not_zero(r.u64()?)?)))?;
+    if all.is_empty() {
+        return Err(DecodeError::Invalid { field: "targets", value: 0 });
+    }
+    for (id, since) in all {
+        let topic = topics.get_mut(&id.topic).map(Arc::make_mut);
+        let index = usize::try_from(id.index).ok();
+        let slot = topic.zip(index).and_then(|(topic, index)| topic.partitions.get_mut(index));
+        let slot = slot.filter(|partition| partition.target.is_some());
+        let missing =
+            DecodeError::Invalid { field: "partition with a target", value: u64::from(id.index.unsigned_abs()) };
+        Arc::make_mut(slot.ok_or(missing)?).target_since = since;
     }
     Ok(())
 }

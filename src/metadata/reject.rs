@@ -93,6 +93,8 @@ pub enum Reject {
     LeaderNotFenced(NodeId),
     #[error("partition {0} is to stay where it is")]
     NoTarget(PartitionId),
+    #[error("the wish that partition {0} moves was taken back; another one has come since")]
+    TargetChanged(PartitionId),
     #[error("partition {partition} has reached offset {reached} already")]
     EndMovedBack { partition: PartitionId, reached: Offset },
     #[error("node {0} is being drained: take another node, or end the drain first")]

@@ -90,6 +90,10 @@ fn failover_commands() -> Vec<(&'static str, Command)> {
 
 fn placement_commands() -> Vec<(&'static str, Command)> {
     let (node, epoch, leader_epoch) = (NODE, EPOCH, LeaderEpoch(4));
+    let hand_over = |target_since| {
+        let (partition, end) = (partition(3, 1), Offset(120));
+        Command::HandOver { node, epoch, partition, leader_epoch, end, target_since }
+    };
     let assign = |index, leader| Assignment { partition: partition(3, index), leader_epoch, leader: NodeId(leader) };
     let targets = vec![
         TargetChange { partition: partition(3, 0), target: Some(NodeId(8)), preferred: Some(NodeId(9)) },
@@ -97,7 +101,8 @@ fn placement_commands() -> Vec<(&'static str, Command)> {
     ];
     vec![
         ("assign-partitions", Command::AssignPartitions { changes: vec![assign(0, 8), assign(1, 9)] }),
-        ("hand-over", Command::HandOver { node, epoch, partition: partition(3, 1), leader_epoch, end: Offset(120) }),
+        ("hand-over", hand_over(0)),
+        ("hand-over-since", hand_over(712)),
         ("set-targets", Command::SetTargets { changes: targets }),
         ("drain-node", Command::DrainNode { node, draining: true }),
     ]
@@ -320,6 +325,7 @@ pub fn image() -> Image {
         object_bytes: 9000,
         cleaned_end: Offset::ZERO,
         target: None,
+        target_since: 0,
         preferred: NODE,
         handed_over: Offset::ZERO,
     };
@@ -399,6 +405,17 @@ pub fn image_placed() -> Image {
     }
     for node in image.nodes.values_mut().take(1) {
         node.draining = true;
+    }
+    image
+}
+
+/// The same, with the moment at which the target was set.
+pub fn image_with_targets_since() -> Image {
+    let mut image = image_placed();
+    for topic in Arc::make_mut(&mut image.topics).values_mut() {
+        for partition in Arc::make_mut(topic).partitions.iter_mut().filter(|partition| partition.target.is_some()) {
+            Arc::make_mut(partition).target_since = 712;
+        }
     }
     image
 }

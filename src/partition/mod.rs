@@ -284,6 +284,13 @@ impl Partition {
         Ok(ask(state.producers.get_or_insert_default().in_epoch(leader_epoch))?)
     }
 
+    /// Where the ledger has the durable batch that holds `offset`; `None` when object storage has it.
+    pub fn place_of(&self, offset: Offset) -> Option<(LedgerId, EntryId)> {
+        let state = self.state();
+        let batch = state.tail.durable_from(offset).next().filter(|_| offset >= state.uploaded_end)?;
+        Some((batch.ledger, batch.entry))
+    }
+
     /// What to wait on until everything appended so far is durable; `None` when it is. Of a partition that is closed here
     /// nobody learns it any more.
     pub fn all_durable(&self) -> Option<oneshot::Receiver<()>> {

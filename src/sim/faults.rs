@@ -137,5 +137,34 @@ impl World {
         let change = TargetChange { partition, target, preferred: None };
         let asker = self.quorum.leader.unwrap_or(0);
         self.propose(asker, Command::SetTargets { changes: vec![change] }, Ask::Control);
+        if self.rng.range(0, 1) == 0 {
+            self.reconsider(asker, change);
+        }
+    }
+
+    /// For a while `to` hears nothing of `from`.
+    pub fn cut_off(&mut self, from: usize, to: usize) {
+        if from == to || self.faults.over {
+            return;
+        }
+        *self.faults.counts.entry("one way").or_default() += 1;
+        let fault = Fault::Cut(from, to);
+        self.begin(fault, false);
+        let id = self.new_generation();
+        self.faults.active.insert(id, vec![fault]);
+        let lasts = self.rng.range(50, 2_000) * MS;
+        self.at(self.now + lasts, Event::Mend { fault: id });
+    }
+
+    /// The wish is taken back, and soon made again.
+    fn reconsider(&mut self, node: usize, change: TargetChange) {
+        *self.faults.counts.entry("taken back").or_default() += 1;
+        let generation = self.nodes[node].generation;
+        let back = self.now + self.rng.range(20, 400) * MS;
+        let again = back + self.rng.range(50, 1_500) * MS;
+        for (at, target) in [(back, None), (again, change.target)] {
+            let command = Command::SetTargets { changes: vec![TargetChange { target, ..change }] };
+            self.at(at, Event::Proposal { node, generation, command, ask: None });
+        }
     }
 }

@@ -91,7 +91,7 @@ impl World {
             if !part.open {
                 self.try_open(index, partition, &image);
             } else if recorded.target.is_some_and(|target| self.may_take_over(index, index_of(target))) {
-                self.leave(index, partition);
+                self.leave(index, partition, recorded.target_since);
             }
         }
     }
@@ -103,7 +103,8 @@ impl World {
         image.ledgers.get(&writer.ledger()).is_some_and(|l| l.replicas.iter().any(|r| index_of(r.node) == target))
     }
 
-    fn leave(&mut self, index: usize, partition: usize) {
+    fn leave(&mut self, index: usize, partition: usize, target_since: u64) {
+        let target_since = if self.bugs.has(Planted::AnyHandOver) { 0 } else { target_since };
         let Some(process) = self.nodes[index].process.as_mut() else { return };
         let Some(part) = process.parts.get_mut(&partition) else { return };
         part.leaving = true;
@@ -115,7 +116,7 @@ impl World {
         let (node, epoch) = (node_id(index), process.epoch);
         let id = partition_id(partition);
         self.note("hands over", partition as u64);
-        let command = Command::HandOver { node, epoch, partition: id, leader_epoch, end };
+        let command = Command::HandOver { node, epoch, partition: id, leader_epoch, end, target_since };
         self.propose(index, command, Ask::HandOver { partition });
     }
 

@@ -33,6 +33,8 @@ pub struct Quorum {
     /// When somebody stands, if the leader stays away.
     patience: Micros,
     pub elections: u64,
+    /// Proposals on their way, with their proposers.
+    held: Vec<(usize, u64, Command)>,
 }
 
 /// What a proposer is told.
@@ -50,7 +52,19 @@ impl Quorum {
         let index = MemoryIndex::default();
         let (leader, generation, contact, leads_since, patience, elections) = (None, 0, 0, 0, 0, 0);
         let predecessor = None;
-        Quorum { image, index, images, leader, generation, contact, leads_since, predecessor, patience, elections }
+        Quorum {
+            image,
+            index,
+            images,
+            leader,
+            generation,
+            contact,
+            leads_since,
+            predecessor,
+            patience,
+            elections,
+            held: Vec::new(),
+        }
     }
 
     pub fn commit(&mut self, command: &Command) -> Response {
@@ -122,6 +136,9 @@ impl World {
     }
 
     pub fn proposal(&mut self, node: usize, generation: u64, command: Command, ask: Option<Ask>) {
+        if matches!(ask, Some(Ask::HandOver { .. })) && self.rng.range(0, 2) == 0 {
+            return self.hold_up(node, generation, command, ask);
+        }
         let leader = self.leader_works().filter(|leader| ask.is_none() || self.linked(node, *leader));
         let Some(leader) = leader else {
             // Nobody took it, or somebody did who will carry it out when nobody waits for it any more.
@@ -141,6 +158,7 @@ impl World {
         let response = self.quorum.commit(&command);
         if response == Response::Ok {
             self.upload_commits(&command);
+            self.let_go(leader, &command);
         }
         let kind = format!("{command:?}");
         let kind = kind.split([' ', '{', '(']).next().unwrap_or_default();
@@ -162,6 +180,36 @@ impl World {
             self.at(at, Event::Apply { node, upto: self.quorum.committed() });
         }
         self.at(at, Event::Told { node, generation, ask, told });
+    }
+
+    /// Somebody passes a hand-over on so slowly that its proposer goes on meanwhile.
+    fn hold_up(&mut self, node: usize, generation: u64, command: Command, ask: Option<Ask>) {
+        self.note("held up", node as u64);
+        self.quorum.held.push((node, generation, command));
+        if let Some(ask) = ask {
+            self.at(self.now + 400 * MS, Event::Told { node, generation, ask, told: Told::Unknown });
+        }
+    }
+
+    /// What was held up comes when it may do harm: when the wish was just made again, and its proposer may not hear of either.
+    fn let_go(&mut self, leader: usize, committed: &Command) {
+        let Command::SetTargets { changes } = committed else { return };
+        let wished = |command: &Command| match command {
+            Command::HandOver { partition, .. } => {
+                changes.iter().any(|change| change.partition == *partition && change.target.is_some())
+            }
+            _ => false,
+        };
+        let held = std::mem::take(&mut self.quorum.held);
+        let (due, held): (Vec<_>, Vec<_>) = held.into_iter().partition(|(_, _, command)| wished(command));
+        self.quorum.held = held;
+        for (node, generation, command) in due {
+            let at = self.now + self.rng.range(100, 1_000);
+            self.at(at, Event::Proposal { node, generation, command, ask: None });
+            if self.rng.range(0, 1) == 0 {
+                self.cut_off(leader, node);
+            }
+        }
     }
 
     /// Asks for everything that is committed by now (a linearizable read).

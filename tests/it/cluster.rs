@@ -2,6 +2,7 @@
 
 mod campaign;
 mod commits;
+mod copies;
 mod fleet;
 mod groups;
 mod members;

@@ -289,6 +289,9 @@ fn health_and_metrics_are_served() {
     assert!(http_get(&broker, "/ready").starts_with("HTTP/1.1 200"));
     let metrics = http_get(&broker, "/metrics");
     assert!(metrics.starts_with("HTTP/1.1 200") && metrics.contains("# TYPE casemate_"), "{metrics}");
+    for name in ["casemate_opening_partitions", "casemate_moving_partitions"] {
+        assert_eq!(metric(&broker, name), Some(0.0), "{name}");
+    }
     assert!(http_get(&broker, "/nowhere").starts_with("HTTP/1.1 404"));
 }
 

@@ -92,7 +92,7 @@ impl Broker {
         // A refusal is durable in any case, for nothing comes after it.
         let reply = match granted && rests == Rests::OnOrder {
             true => answer.reply,
-            false => answer.durable().await?,
+            false => self.settled(CoordinatorKind::Transaction, &shard.partition, answer).await?,
         };
         admitted(reply, count)
     }

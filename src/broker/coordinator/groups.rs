@@ -124,6 +124,10 @@ impl Broker {
         request: Request,
         admitted: Option<AdmittedOffsets>,
     ) -> Result<Reply, CoordinatorError> {
+        let commits = matches!(request, Request::OffsetCommit(_));
+        if commits {
+            self.coordinator_in_sync(CoordinatorKind::Group)?;
+        }
         self.coordinator_room().await?;
         let expected = shard.expect();
         let token = Token(expected.token);
@@ -140,7 +144,11 @@ impl Broker {
             // While the question was under way the transaction ended here: the next question will tell.
             return Err(CoordinatorError::NotAvailable);
         }
-        expected.reply().await
+        let answer = expected.answer().await?;
+        match commits {
+            true => self.settled(CoordinatorKind::Group, &shard.partition, answer).await,
+            false => answer.durable().await,
+        }
     }
 
     fn step_group(

@@ -11,6 +11,7 @@ mod load;
 mod markers;
 mod options;
 mod remote;
+mod settled;
 mod shard;
 #[cfg(test)]
 mod tests;

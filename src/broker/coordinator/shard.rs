@@ -55,6 +55,8 @@ type Durable = Option<oneshot::Receiver<()>>;
 /// A reply, and what it rests on.
 pub(super) struct Answer<R> {
     pub reply: R,
+    /// The end of the shard's log when the reply was given.
+    pub end: Offset,
     durable: Durable,
     lease: Arc<Lease>,
 }
@@ -109,11 +111,6 @@ impl<M: Machine> Expected<'_, M> {
     pub async fn answer(mut self) -> Result<Answer<M::Reply>, CoordinatorError> {
         // The shard was closed, or its machine thrown away.
         (&mut self.answer).await.map_err(|_| CoordinatorError::NotCoordinator)
-    }
-
-    /// The reply, once all that it rests on is durable.
-    pub async fn reply(self) -> Result<M::Reply, CoordinatorError> {
-        self.answer().await?.durable().await
     }
 }
 
@@ -231,7 +228,9 @@ impl<M: Machine> Shard<M> {
             if let Some(sender) = waiting.replies.remove(&token) {
                 // Whoever asked may have gone.
                 let (durable, lease) = (self.partition.all_durable(), self.lease.clone());
-                let _ = sender.send(Answer { reply, durable, lease });
+                // Nothing is appended but under the shard's lock, which is held.
+                let end = self.partition.positions().next;
+                let _ = sender.send(Answer { reply, end, durable, lease });
             }
         }
         drop(waiting);

@@ -69,6 +69,17 @@ pub(super) fn work(effects: Effects) -> Work<TransactionMachine> {
     }
 }
 
+/// Whether the request may change a transaction.
+fn writes(request: &Request) -> bool {
+    match request {
+        Request::InitProducerId { .. }
+        | Request::AddPartitions { .. }
+        | Request::AddOffsets { .. }
+        | Request::EndTxn { .. } => true,
+        Request::VerifyPartitions { .. } | Request::DescribeTransaction { .. } | Request::ListTransactions(_) => false,
+    }
+}
+
 pub(super) type TransactionShard = Arc<Shard<TransactionMachine>>;
 
 impl Broker {
@@ -90,7 +101,12 @@ impl Broker {
         request: Request,
     ) -> Result<Reply, CoordinatorError> {
         let shard = self.transaction_shard(transactional_id)?;
-        let reply = self.ask_transaction_shard(&shard, request).await?.durable().await?;
+        let writes = writes(&request);
+        let answer = self.ask_transaction_shard(&shard, request).await?;
+        let reply = match writes {
+            true => self.settled(CoordinatorKind::Transaction, &shard.partition, answer).await?,
+            false => answer.durable().await?,
+        };
         if self.leads_now(shard.partition.id) { Ok(reply) } else { Err(CoordinatorError::NotCoordinator) }
     }
 
@@ -124,6 +140,9 @@ impl Broker {
         shard: &TransactionShard,
         request: Request,
     ) -> Result<Answer<Reply>, CoordinatorError> {
+        if writes(&request) {
+            self.coordinator_in_sync(CoordinatorKind::Transaction)?;
+        }
         self.coordinator_room().await?;
         self.prepare_producer_ids().await?;
         let expected = shard.expect();

@@ -64,7 +64,8 @@ pub(super) fn produce(error: &ProduceError) -> ResponseError {
         ProduceError::Compression(_) => ResponseError::CorruptMessage,
         ProduceError::Append(error) => append(error),
         // The batch may be durable or not: the number that clients take for "possibly persisted".
-        ProduceError::Unknown(_) => ResponseError::NotEnoughReplicasAfterAppend,
+        ProduceError::Unknown(_) | ProduceError::TooFewCopies { .. } => ResponseError::NotEnoughReplicasAfterAppend,
+        ProduceError::CopiesLate { .. } => ResponseError::RequestTimedOut,
         // Not appended; object storage is away.
         ProduceError::State(_) => ResponseError::NotEnoughReplicas,
         ProduceError::NoLease => ResponseError::NotLeaderOrFollower,

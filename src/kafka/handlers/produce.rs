@@ -3,6 +3,7 @@
 //! request is appended.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use kafka_protocol::error::ResponseError;
@@ -15,9 +16,11 @@ use kafka_protocol::messages::produce_response::{
 
 use crate::base::TopicId;
 use crate::batch::{CheckError, TimestampType, looks_transactional};
-use crate::broker::{InTransaction, ProduceContext, ProduceError, is_internal_topic, transactional_header};
+use crate::broker::{
+    CopiesNeeded, InTransaction, ProduceContext, ProduceError, is_internal_topic, transactional_header,
+};
 use crate::kafka::{Outcome, Reply, Request};
-use crate::partition::{Appended, Guard};
+use crate::partition::{Appended, Guard, Partition};
 use crate::security::{Operation, Permit, Resource};
 
 use super::picture::{Leaders, Picture};
@@ -39,8 +42,17 @@ type Admitted = HashMap<(usize, usize), Result<Option<Guard>, ProduceError>>;
 
 /// A partition's part of the answer, as far as the first phase knows it.
 enum Part {
-    Waiting { index: i32, appended: Appended, log_append_time: bool },
+    Waiting(Waiting),
     Done(PartitionProduceResponse),
+}
+
+/// A batch that was appended.
+struct Waiting {
+    index: i32,
+    partition: Arc<Partition>,
+    appended: Appended,
+    copies: usize,
+    log_append_time: bool,
 }
 
 impl Handlers {
@@ -58,7 +70,7 @@ impl Handlers {
         let transaction =
             transaction.map(|(transactional_id, permit)| InTransaction { transactional_id, permit, version2 });
         let timeout = Duration::from_millis(u64::try_from(body.timeout_ms).unwrap_or(0));
-        let room_deadline = self.broker.room_deadline(timeout);
+        let (room_deadline, until) = (self.broker.room_deadline(timeout), self.broker.clock().boottime() + timeout);
         self.broker.slow_down().await;
         let admitted = match (&permit, transaction) {
             (Err(error), _) => Err(*error),
@@ -90,7 +102,7 @@ impl Handlers {
             // Nothing else tells such a producer that its records are lost.
             return if failed { Reply::close("a produce request with acks=0 failed") } else { Reply::silent() };
         }
-        self.answer(request, topics)
+        self.answer(request, topics, until)
     }
 
     /// The permit to write in the transaction that a request has batches of; `None` when it has none.
@@ -176,7 +188,10 @@ impl Handlers {
                     // What its coordinator refuses never gets to a log.
                     Err(error) => Part::Done(refused(data.index, version, &error, NO_LOG)),
                     Ok(guard) => match self.append(&permit, &partition, data, &context, guard).await {
-                        Ok(appended) => Part::Waiting { index: data.index, appended, log_append_time },
+                        Ok(appended) => {
+                            let (index, copies) = (data.index, replicas_needed);
+                            Part::Waiting(Waiting { index, partition, appended, copies, log_append_time })
+                        }
                         Err(error) => {
                             Part::Done(refused(data.index, version, &error, partition.positions().log_start.0))
                         }
@@ -191,7 +206,7 @@ impl Handlers {
     async fn append(
         &self,
         permit: &Permit,
-        partition: &crate::partition::Partition,
+        partition: &Partition,
         data: &PartitionProduceData,
         context: &ProduceContext<'_>,
         guard: Option<Guard>,
@@ -200,9 +215,9 @@ impl Handlers {
         self.broker.append(permit, partition, records, context, guard).await
     }
 
-    /// The request's timeout is no bound here. In Kafka it bounds the wait for other replicas; here what was appended becomes
-    /// durable at the write quorum or its leader changes, and that is the answer, with acks=all as with acks=1.
-    fn answer(&self, request: Request, topics: Vec<(TopicProduceData, Vec<Part>)>) -> Reply {
+    /// The request's timeout is no bound for durability: what was appended becomes durable at the write quorum or its leader
+    /// changes, and that is the answer, with acks=all as with acks=1. It bounds the wait for copies beyond that, `until`.
+    fn answer(&self, request: Request, topics: Vec<(TopicProduceData, Vec<Part>)>, until: Duration) -> Reply {
         let broker = self.broker.clone();
         let metrics = self.metrics.clone();
         Reply::later(async move {
@@ -214,9 +229,11 @@ impl Handlers {
                 for part in parts {
                     let partition = match part {
                         Part::Done(done) => done,
-                        Part::Waiting { index, appended, log_append_time } => {
+                        Part::Waiting(waiting) => {
+                            let Waiting { index, partition, appended, copies, log_append_time } = waiting;
                             let mut done = appended_at(index, &appended, log_append_time);
-                            if let Err(error) = broker.durable(appended).await {
+                            let needed = CopiesNeeded { copies, until };
+                            if let Err(error) = broker.durable(&partition, appended, needed).await {
                                 done = refused(index, request.to.version, &error, done.log_start_offset);
                             }
                             done

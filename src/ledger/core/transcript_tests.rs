@@ -219,6 +219,15 @@ impl Player for WriterPlayer {
                 }
                 Err(error) => return vec![format!("refused: {error}")],
             },
+            "leaving" => {
+                let nodes = words.rest().into_iter().map(|word| NodeId(number(word))).collect();
+                self.0.as_mut().expect("new").set_leaving(nodes);
+                return Vec::new();
+            }
+            "copied" => {
+                let (copies, writer) = (words.number(), self.0.as_ref().expect("new"));
+                return vec![format!("below {}, {} in sync", writer.copied(copies), writer.in_sync())];
+            }
             _ => self.0.as_mut().expect("new").step(Self::event(line)),
         };
         actions.iter().map(Self::render).collect()

@@ -181,8 +181,12 @@ fn place(image: &Image, (node, epoch): (NodeId, BrokerEpoch), c: &mut Choices<'_
             let node = known.map_or(node, |partition| partition.leader);
             let epoch = image.brokers.get(&node).map_or(epoch, |broker| broker.epoch);
             let reached = known.map_or(0, |partition| partition.handed_over.max(partition.uploaded_end).0);
-            let end = Offset(reached + c.below(4) as i64 - c.one_in(4) as i64);
-            Command::HandOver { node, epoch, partition, leader_epoch: leader_epoch(partition, c), end }
+            let more = c.below(4);
+            let end = Offset(reached + more as i64 - c.one_in(4) as i64);
+            let since = known.map_or(0, |partition| partition.target_since);
+            // One that says nothing, as those before it did, or names another wish.
+            let target_since = [since, since, 0, since.saturating_sub(1)][more as usize];
+            Command::HandOver { node, epoch, partition, leader_epoch: leader_epoch(partition, c), end, target_since }
         }
         5 | 6 => {
             let target = (!c.one_in(4)).then_some(other);
@@ -381,6 +385,7 @@ fn check_nodes(image: &Image) {
         if let Some(target) = partition.target {
             let live = image.brokers.get(&target).is_some_and(|broker| !broker.fenced);
             assert!(live && target != partition.leader, "{id}: {partition:?}");
+            assert!((1..=image.applied).contains(&partition.target_since), "{id}: {partition:?}");
         }
     }
 }
@@ -482,13 +487,13 @@ fn most_kinds_of_command_succeed_in_a_random_life() {
     let mut c = Choices(numbers.iter().cycle());
     let (mut image, mut index) = started();
     let mut accepted = std::collections::BTreeMap::<Vec<u8>, u32>::new();
-    for now_ms in 1..6_000 {
+    for now_ms in 1..9_000 {
         let command = next_command(&image, &index, &mut c, now_ms);
         if step(&mut image, &mut index, &command) {
             *accepted.entry(command.encode()[2..4].to_vec()).or_default() += 1;
         }
     }
-    assert_eq!(accepted.len(), 31, "{accepted:?}");
+    assert_eq!(accepted.len(), 32, "{accepted:?}");
     assert!(accepted.values().all(|count| *count >= 3), "{accepted:?}");
     assert_eq!(Image::decode(&image.encode()), Ok(image));
 }

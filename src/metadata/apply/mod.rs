@@ -55,9 +55,9 @@ fn run(image: &mut Image, command: &Command, changes: &mut Changes<'_>) -> Resul
         | Command::NameUploader { .. } => run_ledger(image, command),
         Command::FenceBroker { node, epoch } => cluster::fence(image, *node, *epoch),
         Command::AssignPartitions { changes: wanted } => placement::assign(image, changes, wanted),
-        Command::HandOver { node, epoch, partition, leader_epoch, end } => {
+        Command::HandOver { node, epoch, partition, leader_epoch, end, target_since } => {
             require_current(image, *node, *epoch)?;
-            placement::hand_over(image, changes, *node, *partition, *leader_epoch, *end)
+            placement::hand_over(image, changes, *node, *partition, (*leader_epoch, *target_since), *end)
         }
         Command::SetTargets { changes: wanted } => placement::set_targets(image, changes, wanted),
         Command::DrainNode { node, draining } => placement::drain(image, *node, *draining),

@@ -40,13 +40,15 @@ pub fn assign(image: &Image, changes: &mut Changes<'_>, wanted: &[Assignment]) -
     Ok(Response::Ok)
 }
 
-/// The leader gives the partition to its target. `end` is the end of its last record, which is durable.
+/// The leader gives the partition to its target. `end` is the end of its last record, which is durable. `target_since` says
+/// which wish it fulfils: a command that comes late must not fulfil another, for the leader has gone on since. (Zero in a
+/// command that was written before this was noted.)
 pub fn hand_over(
     image: &Image,
     changes: &mut Changes<'_>,
     node: NodeId,
     id: PartitionId,
-    leader_epoch: LeaderEpoch,
+    (leader_epoch, target_since): (LeaderEpoch, u64),
     end: Offset,
 ) -> Result<Response, Reject> {
     let partition = changes.partition(image, id).ok_or(Reject::UnknownPartition(id))?;
@@ -57,6 +59,9 @@ pub fn hand_over(
         return Err(Reject::StaleLeaderEpoch { partition: id, epoch: partition.leader_epoch });
     }
     let target = partition.target.ok_or(Reject::NoTarget(id))?;
+    if target_since != 0 && target_since != partition.target_since {
+        return Err(Reject::TargetChanged(id));
+    }
     require_live(image, target)?;
     let reached = partition.handed_over.max(partition.uploaded_end);
     if end < reached {
@@ -82,7 +87,10 @@ pub fn set_targets(image: &Image, changes: &mut Changes<'_>, wanted: &[TargetCha
         }
         let partition = changes.partition(image, change.partition);
         let partition = partition.ok_or(Reject::UnknownPartition(change.partition))?;
-        partition.target = change.target.filter(|target| *target != partition.leader);
+        let target = change.target.filter(|target| *target != partition.leader);
+        if target != partition.target {
+            set_target(partition, target, image.applied);
+        }
         partition.preferred = change.preferred.unwrap_or(partition.preferred);
     }
     Ok(Response::Ok)
@@ -106,7 +114,7 @@ pub fn drain(image: &mut Image, id: NodeId, draining: bool) -> Result<Response, 
 
 /// Calls off every move to a broker that is fenced now: its leader would wait for somebody who may never come back.
 pub fn forget_target(image: &mut Image, node: NodeId) {
-    change_all(image, |partition| partition.target == Some(node), |partition| partition.target = None);
+    change_all(image, |partition| partition.target == Some(node), |partition| set_target(partition, None, 0));
 }
 
 /// The node is gone for good. It leads nothing; whoever leads in its place is preferred from now on.
@@ -131,11 +139,19 @@ fn change_all(image: &mut Image, is_meant: impl Fn(&Partition) -> bool, change: 
     }
 }
 
+/// A wish that is taken back and made again is another one.
+fn set_target(partition: &mut Partition, target: Option<NodeId>, applied: u64) {
+    partition.target = target;
+    partition.target_since = if target.is_some() { applied } else { 0 };
+}
+
 /// `handed_over` stays: what an earlier leader gave away is part of the log whoever leads.
 fn lead(partition: &mut Partition, leader: NodeId) -> Result<(), Reject> {
     partition.leader_epoch.0 = partition.leader_epoch.0.checked_add(1).ok_or_else(|| used_up("leader epochs"))?;
     partition.leader = leader;
-    partition.target = partition.target.filter(|target| *target != leader);
+    if partition.target == Some(leader) {
+        set_target(partition, None, 0);
+    }
     Ok(())
 }
 

@@ -187,7 +187,9 @@ fn parse_placement(line: &str) -> Command {
             let (node, epoch) = owner(w.next());
             let (id, rest) = w.next().split_once('@').expect("partition@epoch");
             let end = Offset(number(w.key("end").expect("end=")));
-            Command::HandOver { node, epoch, partition: partition(id), leader_epoch: LeaderEpoch(number(rest)), end }
+            let target_since = w.key("since").map_or(0, number);
+            let (partition, leader_epoch) = (partition(id), LeaderEpoch(number(rest)));
+            Command::HandOver { node, epoch, partition, leader_epoch, end, target_since }
         }
         "target" => {
             let preferred = w.key("preferred").map(|word| NodeId(number(word)));
@@ -348,7 +350,7 @@ fn show(image: &Image, index: &MemoryIndex) -> String {
                 epochs.join(" ")
             );
             if let Some(target) = p.target {
-                write!(line, ", on the move to {target}").expect("a string takes any text");
+                write!(line, ", on the move to {target} since {}", p.target_since).expect("a string takes any text");
             }
             if p.preferred != p.leader {
                 write!(line, ", prefers {}", p.preferred).expect("a string takes any text");

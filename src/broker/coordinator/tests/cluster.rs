@@ -19,10 +19,10 @@ use super::ledgers::{LedgerPort, Served};
 use crate::base::{LeaderEpoch, NodeId, Offset, PartitionId, TopicId};
 use crate::broker::tests::{CLUSTER, Neighbours, batch, open_broker, permit};
 use crate::broker::{
-    Broker, InTransaction, OFFSETS_TOPIC, OffsetQuery, ProduceContext, ProduceError, TRANSACTIONS_TOPIC,
+    Broker, CopiesNeeded, InTransaction, OFFSETS_TOPIC, OffsetQuery, ProduceContext, ProduceError, TRANSACTIONS_TOPIC,
 };
 use crate::env::{Disk, DiskFile, OpenMode, SeededEntropy, SimDisk, SystemEntropy};
-use crate::metadata::{Command, Response, TargetChange};
+use crate::metadata::{Command, ConfigChange, ConfigResource, Response, TargetChange};
 use crate::object::faults::FaultyStore;
 use crate::partition::{Isolation, Partition};
 use crate::peer::{Caller, Class, Dispatch, Service, kind};
@@ -259,19 +259,33 @@ impl Cluster {
         cluster
     }
 
+    /// With as many replicas as there are nodes, of which one need be in sync.
     fn create(&self, name: &str, leaders: Vec<NodeId>) {
+        let replication_factor = self.machines.len() as i16;
         let id = TopicId([name.len() as u8; 16]);
         let command = Command::CreateTopic {
             id,
             name: name.to_owned(),
             partitions: leaders,
-            replication_factor: 1,
+            replication_factor,
             configs: Vec::new(),
             now_ms: 0,
         };
         self.propose(&command);
         let topic = self.quorum.image().borrow().topic(name).cloned().expect("made");
         self.until("partitions open", || (0..topic.partitions.len() as i32).all(|index| self.is_open(name, index)));
+    }
+
+    /// Sets `min.insync.replicas` of a topic on every node that runs.
+    pub fn set_min_insync(&self, topic: &str, replicas: i32) {
+        let (resource, name) = (ConfigResource::Topic(topic.to_owned()), "min.insync.replicas".to_owned());
+        let change = ConfigChange { resource, name, value: Some(replicas.to_string()) };
+        self.propose(&Command::AlterConfigs { changes: vec![change] });
+        let settings = |number: &NodeId| {
+            let broker = self.broker(*number);
+            broker.topic_settings(&broker.topic(topic).expect("there")).min_insync_replicas
+        };
+        self.until("the setting is known", || self.machines.keys().all(|number| settings(number) == replicas));
     }
 
     fn propose(&self, command: &Command) -> Response {
@@ -505,5 +519,5 @@ pub async fn produce(
     let guard = broker.admit(transaction, &[(&*partition, batch.header())]).await.pop().expect("one answer")?;
     let appended = broker.append(&write, &partition, batch.to_contiguous(), &context, guard).await?;
     let base = appended.base_offset.0;
-    broker.durable(appended).await.map(|()| base)
+    broker.durable(&partition, appended, CopiesNeeded::DURABLE).await.map(|()| base)
 }

@@ -1,6 +1,7 @@
 //! Transactions over several nodes: their coordinator, their partitions and their groups are led by different ones.
 
 mod cluster;
+mod copies;
 mod ledgers;
 
 use std::sync::atomic::Ordering::Relaxed;
@@ -35,6 +36,14 @@ impl Cluster {
             let admitted = admitted.map_err(|_| CoordinatorError::NotAvailable)?;
             broker.commit_in_transaction(&read, GROUP, admitted, offset_commit(offset)).await.map(drop)
         })
+    }
+
+    /// Commits an offset of the group outside of transactions, once.
+    fn commit_plainly(&self, offset: i64) -> Result<(), CoordinatorError> {
+        let leader = self.leader(OFFSETS_TOPIC, 0).0;
+        let read = permit(Operation::Read, Resource::group(GROUP));
+        let commit = group::Request::OffsetCommit(offset_commit(offset));
+        self.on(leader, self.broker(leader).group_request(&read, GROUP, commit)).map(drop)
     }
 
     fn until_offset_is_in(&self, producer: Producer, offset: i64) {

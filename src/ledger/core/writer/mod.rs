@@ -9,8 +9,11 @@
 //!   (L1, k) waits for (L2, k − e). What replicas of L1 hold from `e` on is void.
 //! - With no spare the set shrinks, never below two unless the writer was alone from the start, or one of two nodes is left. With fewer left the writer
 //!   stays in its set and goes on trying. A spare that comes later makes the set larger again, in the same way.
+//! - A node that is to hold nothing leaves the set in the same way, whether or not another takes its place; but where there
+//!   would be no second copy without it, it stays, or is taken, until there is one.
 //! - A replica that says *sealed* says that this process is fenced: it acknowledges nothing any more, and the same if the
 //!   metadata refuse its epoch.
+//! - Who wants more copies than `w` waits for [`Writer::copied`], which follows durable and is never ahead of it.
 //! - Entries are kept until they are durable and every replica that can still catch up has synced them, at most
 //!   `window_bytes`. A replica that keeps more than `lag_bytes` of durable entries waiting, or makes no headway for
 //!   `lag_ms`, is replaced.
@@ -18,7 +21,7 @@
 mod member;
 mod replace;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::base::{EntryId, LedgerId, NodeId, WalIncarnation};
 use crate::metadata;
@@ -128,6 +131,8 @@ pub struct Writer<P> {
     members: Vec<Member>,
     /// Brokers that may serve, members included.
     up: BTreeMap<NodeId, WalIncarnation>,
+    /// Of those, the ones that are to hold nothing: taken only where there would be no second copy without them.
+    leaving: BTreeSet<NodeId>,
     /// The number of a node's rack, where it is known.
     racks: BTreeMap<NodeId, u32>,
     /// The metadata would take a set of the own WAL alone.
@@ -161,6 +166,7 @@ impl<P: Payload> Writer<P> {
             write_quorum: write_quorum(replicas.len()),
             members: replicas.iter().map(|replica| Member::new(*replica, 0)).collect(),
             up: replicas.iter().map(|replica| (replica.node, replica.incarnation)).collect(),
+            leaving: BTreeSet::new(),
             racks: BTreeMap::new(),
             may_be_alone: false,
             entries: VecDeque::new(),
@@ -214,9 +220,28 @@ impl<P: Payload> Writer<P> {
         self.racks = racks;
     }
 
+    /// Nodes that are to hold nothing any more. A set gives them up as soon as it can.
+    pub fn set_leaving(&mut self, nodes: BTreeSet<NodeId>) {
+        self.leaving = nodes;
+    }
+
     /// Whether the metadata would take a set of the own WAL alone: of two nodes one may go on while the other is gone.
     pub fn set_may_be_alone(&mut self, may: bool) {
         self.may_be_alone = may;
+    }
+
+    /// Durable entries of the open ledger below have been synced by the own WAL and `copies` members in all. It moves on while
+    /// the ledger is being closed, for what stands below the end: a copy there is one whichever ledger comes next.
+    pub fn copied(&self, copies: usize) -> EntryId {
+        if copies <= self.write_quorum {
+            return self.durable;
+        }
+        self.synced_by(copies).min(self.durable)
+    }
+
+    /// Members of the set that are not about to be replaced.
+    pub fn in_sync(&self) -> usize {
+        self.members.iter().filter(|member| !self.must_go(member)).count()
     }
 
     /// Members that a set may not be smaller than.
@@ -328,9 +353,13 @@ impl<P: Payload> Writer<P> {
 
     /// Up to where the own WAL and `w` members have synced.
     fn reached(&self) -> EntryId {
+        self.synced_by(self.write_quorum - usize::from(self.plant.has(Bug::AckBeforeQuorum)))
+    }
+
+    /// Up to where the own WAL and `copies` members in all have synced; the beginning where the set has fewer.
+    fn synced_by(&self, copies: usize) -> EntryId {
         let mut synced: Vec<EntryId> = self.members.iter().map(Member::counted).collect();
         synced.sort_unstable_by(|a, b| b.cmp(a));
-        let copies = self.write_quorum - usize::from(self.plant.has(Bug::AckBeforeQuorum));
         let quorum = synced.get(copies.saturating_sub(1)).copied().unwrap_or_default();
         let own = self.members.iter().find(|member| member.replica.node == self.own);
         quorum.min(own.map_or(EntryId(0), Member::counted)).min(self.next())

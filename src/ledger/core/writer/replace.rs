@@ -35,7 +35,7 @@ pub struct Closing {
 }
 
 impl<P: Payload> Writer<P> {
-    /// Proposes another set if a member has to go, or if there is a spare for a set that is too small.
+    /// Proposes another set if a member has to go or may leave, or if there is a spare for a set that is too small.
     pub(super) fn consider(&mut self, actions: &mut Vec<WriterAction<P>>) {
         if self.state != State::Open || self.now_ms < self.retry_at_ms {
             return;
@@ -56,31 +56,48 @@ impl<P: Payload> Writer<P> {
             }
         }
         let set = self.wanted();
-        if set.len() >= self.least() && (has_to_go || set.len() > self.members.len()) {
+        // Nobody is left for the sake of others that are out of reach at the moment.
+        let (stay, leave): (Vec<&Member>, Vec<_>) = self.members.iter().partition(|m| set.contains(&m.replica));
+        let leaves = !leave.is_empty() && stay.iter().all(|member| member.lost.is_none());
+        if set.len() >= self.least() && (has_to_go || leaves || set.len() > self.members.len()) {
             self.state = State::Closing(Closing { end: self.durable, uncertain: false, asked: true });
             self.propose(self.durable, set, actions);
         }
     }
 
-    fn must_go(&self, member: &Member) -> bool {
+    pub(super) fn must_go(&self, member: &Member) -> bool {
         member.replica.node != self.own && member.must_go(self.now_ms, self.options.gone_ms)
     }
 
-    /// The own WAL, the members that may stay, and spares up to the number wished for.
+    /// The own WAL, the members that may stay, and spares up to the number wished for. Of nodes that are leaving only as many
+    /// as it takes for a second copy, members before others.
     fn wanted(&self) -> Vec<metadata::Replica> {
-        let stay = self.members.iter().filter(|member| !self.must_go(member));
-        let mut set: Vec<metadata::Replica> = stay.map(|member| member.replica).collect();
+        let able = self.members.iter().filter(|member| !self.must_go(member)).map(|member| member.replica);
+        let (leaving, mut set): (Vec<_>, Vec<_>) = able.partition(|replica| self.is_leaving(replica.node));
+        self.fill(&mut set, self.options.replicas, false);
+        let least: usize = if self.may_be_alone { 1 } else { 2 };
+        set.extend(leaving.into_iter().take(least.saturating_sub(set.len())));
+        self.fill(&mut set, least, true);
+        set
+    }
+
+    /// Takes spares, such as are leaving or others, until the set has `size` members.
+    fn fill(&self, set: &mut Vec<metadata::Replica>, size: usize, leaving: bool) {
         // The ring from the own node on, so that not every writer chooses the same spare.
         let mut spares: Vec<_> = self.up.iter().map(|(node, wal)| (*node < self.own, *node, *wal)).collect();
+        spares.retain(|(_, node, _)| self.is_leaving(*node) == leaving);
         spares.sort_unstable();
-        while set.len() < self.options.replicas {
+        while set.len() < size {
             let free = spares.iter().filter(|(_, node, _)| set.iter().all(|replica| replica.node != *node));
-            let Some((_, node, incarnation)) = free.min_by_key(|(_, node, _)| self.shares_rack(*node, &set)) else {
+            let Some((_, node, incarnation)) = free.min_by_key(|(_, node, _)| self.shares_rack(*node, set)) else {
                 break;
             };
             set.push(metadata::Replica { node: *node, incarnation: *incarnation });
         }
-        set
+    }
+
+    fn is_leaving(&self, node: NodeId) -> bool {
+        node != self.own && self.leaving.contains(&node)
     }
 
     /// Whether a member of `set` stands in the rack of `node`.
