@@ -81,7 +81,7 @@ lint: setup
 test-faults: setup
 	CASEMATE_TEST_SECONDS=$(or $(SECONDS),7200) $(TESTS) --test it -- --ignored --nocapture nothing_is_lost_under_faults
 
-## sim: a cluster of three nodes under a seeded clock, network and disks: SEEDS (20000) runs from seed FIRST (1000)
+## sim: the cluster's cores, and the quorum, under a seeded clock, network and disks: SEEDS (20000) runs from seed FIRST (1000)
 sim: setup
 	SIM_SEEDS=$(or $(SEEDS),20000) SIM_FIRST=$(or $(FIRST),1000) $(TESTS) --lib -- --ignored --nocapture campaign_of_many_seeds
 

@@ -11,7 +11,7 @@ use crate::base::codec::{DecodeError, Reader, Writer};
 use crate::base::{DirectoryId, NodeId};
 
 const VERSION: u16 = 1;
-const VOTE_KEY: [u8; 2] = [Family::HardState as u8, 0];
+pub(super) const VOTE_KEY: [u8; 2] = [Family::HardState as u8, 0];
 const PURGED_KEY: [u8; 2] = [Family::HardState as u8, 1];
 
 const OWNER_KEY: [u8; 2] = [Family::HardState as u8, 2];
@@ -38,7 +38,7 @@ fn encode_vote(vote: &Vote) -> Vec<u8> {
     w.0
 }
 
-fn decode_vote(value: &[u8]) -> Result<Vote, DecodeError> {
+pub(super) fn decode_vote(value: &[u8]) -> Result<Vote, DecodeError> {
     let mut r = versioned(value)?;
     let vote = Vote { term: r.u64()?, node: r.u64()?, committed: r.bool("vote committed")? };
     r.finish()?;

@@ -11,7 +11,7 @@ use crate::base::codec::{DecodeError, Reader, Writer};
 use crate::metadata::{ObjectEntry, ObjectState};
 
 const VERSION: u16 = 1;
-const STATE_KEY: [u8; 2] = [Family::Machine as u8, 0];
+pub(super) const STATE_KEY: [u8; 2] = [Family::Machine as u8, 0];
 const TOTALS_KEY: [u8; 2] = [Family::Machine as u8, 1];
 
 #[derive(Clone, PartialEq, Eq, Debug, Default)]

@@ -17,6 +17,8 @@
 pub mod hard_state;
 pub mod image;
 pub mod machine;
+#[cfg(test)]
+pub(crate) mod memory;
 pub mod object;
 pub mod producer_state;
 pub mod raft_log;
@@ -131,12 +133,20 @@ pub(crate) fn bounds(family: Family) -> ([u8; 1], [u8; 1]) {
     ([family as u8], [family as u8 + 1])
 }
 
+/// Where the keys are.
+enum Keys {
+    Folder(DB),
+    #[cfg(test)]
+    Memory(memory::Memory),
+}
+
 /// One open folder. Every call may block on the disk: never call it on a runtime worker.
 pub struct Kv {
-    db: DB,
+    keys: Keys,
     failure: watch::Sender<Option<Arc<str>>>,
 }
 
+#[cfg_attr(not(test), expect(clippy::infallible_destructuring_match, reason = "tests have a second kind"))]
 impl Kv {
     /// Opens `path`; `create` allows to begin with a missing or empty folder.
     pub fn open(path: &Path, create: bool) -> Result<Kv, OpenError> {
@@ -150,7 +160,7 @@ impl Kv {
             return Err(OpenError::Corrupt { path: path.to_owned(), detail });
         }
         let db = DB::open(&options(create), path).map_err(|e| open_error(path, &e))?;
-        let kv = Kv { db, failure: watch::Sender::new(None) };
+        let kv = Kv { keys: Keys::Folder(db), failure: watch::Sender::new(None) };
         kv.check_format(path, exists)?;
         Ok(kv)
     }
@@ -212,11 +222,19 @@ impl Kv {
         if durability == Durability::Synced {
             failpoint::error("metadata-before-sync").map_err(|e| self.fence(&e.to_string()))?;
         }
-        self.db.write_opt(batch.0, &options).map_err(|e| self.fence(e.as_ref()))?;
+        let db = match &self.keys {
+            Keys::Folder(db) => db,
+            #[cfg(test)]
+            Keys::Memory(memory) => {
+                memory.write(batch.0.data(), durability);
+                return Ok(());
+            }
+        };
+        db.write_opt(batch.0, &options).map_err(|e| self.fence(e.as_ref()))?;
         if durability == Durability::Synced {
             failpoint::hit("metadata-after-sync");
         }
-        match self.db.property_int_value(properties::BACKGROUND_ERRORS) {
+        match db.property_int_value(properties::BACKGROUND_ERRORS) {
             Ok(Some(0)) | Ok(None) => Ok(()),
             Ok(Some(count)) => Err(self.fence(&format!("{count} background writes failed; its file LOG says which"))),
             Err(e) => Err(self.fence(e.as_ref())),
@@ -224,28 +242,46 @@ impl Kv {
     }
 
     pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
-        self.db.get(key).map_err(|e| ReadError::Io(e.to_string()))
+        match &self.keys {
+            Keys::Folder(db) => db.get(key).map_err(|e| ReadError::Io(e.to_string())),
+            #[cfg(test)]
+            Keys::Memory(memory) => Ok(memory.get(key)),
+        }
     }
 
     /// Visits the keys from `from` up to, not including, `to`, in order, until `visit` answers false.
     pub fn scan(&self, from: &[u8], to: &[u8], visit: Visit<'_>) -> Result<(), ReadError> {
+        let db = match &self.keys {
+            Keys::Folder(db) => db,
+            #[cfg(test)]
+            Keys::Memory(memory) => return visit_all(memory.range(from, to).into_iter().map(Ok), visit),
+        };
         let mut options = ReadOptions::default();
         options.set_iterate_upper_bound(to);
-        visit_all(self.db.iterator_opt(IteratorMode::From(from, Direction::Forward), options), visit)
+        visit_all(db.iterator_opt(IteratorMode::From(from, Direction::Forward), options), visit)
     }
 
     /// The last key from `from` up to, not including, `to`, with its value.
     pub fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<Pair>, ReadError> {
+        let db = match &self.keys {
+            Keys::Folder(db) => db,
+            #[cfg(test)]
+            Keys::Memory(memory) => return Ok(memory.range(from, to).pop()),
+        };
         let mut options = ReadOptions::default();
         options.set_iterate_lower_bound(from);
         options.set_iterate_upper_bound(to);
-        let mut iterator = self.db.iterator_opt(IteratorMode::End, options);
+        let mut iterator = db.iterator_opt(IteratorMode::End, options);
         iterator.next().transpose().map_err(|e| ReadError::Io(e.to_string()))
     }
 
     /// A view of the store as it is now, whatever is written later.
     pub fn snapshot(&self) -> Snapshot<'_> {
-        Snapshot(self.db.snapshot())
+        match &self.keys {
+            Keys::Folder(db) => Snapshot::Folder(db.snapshot()),
+            #[cfg(test)]
+            Keys::Memory(memory) => Snapshot::Memory(memory.range(&[0], &[0xff])),
+        }
     }
 }
 
@@ -255,16 +291,29 @@ pub type Pair = (Box<[u8]>, Box<[u8]>);
 /// Called with key and value; false ends the scan.
 pub type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> Result<bool, ReadError>;
 
-pub struct Snapshot<'a>(rocksdb::Snapshot<'a>);
+pub enum Snapshot<'a> {
+    Folder(rocksdb::Snapshot<'a>),
+    #[cfg(test)]
+    Memory(Vec<Pair>),
+}
 
+#[cfg_attr(not(test), expect(clippy::infallible_destructuring_match, reason = "tests have a second kind"))]
 impl Snapshot<'_> {
     /// As [`Kv::scan`], over a whole family, without filling the cache.
     pub fn scan_family(&self, family: Family, visit: Visit<'_>) -> Result<(), ReadError> {
         let (from, to) = bounds(family);
+        let view = match self {
+            Snapshot::Folder(view) => view,
+            #[cfg(test)]
+            Snapshot::Memory(pairs) => {
+                let inside = |(key, _): &&Pair| key[..] >= from[..] && key[..] < to[..];
+                return visit_all(pairs.iter().filter(inside).cloned().map(Ok), visit);
+            }
+        };
         let mut options = ReadOptions::default();
         options.set_iterate_upper_bound(to);
         options.fill_cache(false);
-        visit_all(self.0.iterator_opt(IteratorMode::From(&from, Direction::Forward), options), visit)
+        visit_all(view.iterator_opt(IteratorMode::From(&from, Direction::Forward), options), visit)
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the leader knows of the members of the quorum: how far each has the log, and when it was last heard.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -55,6 +55,20 @@ impl Followers {
         if is_all {
             entry.caught_up = entry.caught_up.max(Some(sent));
         }
+    }
+
+    /// The time since when a majority of every one of these sets of voters, `own` among them, has answered what it was asked.
+    pub fn heard_by_majority(&self, configs: &[BTreeSet<u64>], own: u64) -> Option<Instant> {
+        let heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_config = |config: &BTreeSet<u64>| {
+            let needed = (config.len() / 2 + 1).saturating_sub(config.contains(&own).into());
+            let others = config.iter().filter(|voter| **voter != own).filter_map(|voter| heard.get(voter));
+            let mut times: Vec<Instant> = others.map(|heard| heard.at).collect();
+            times.sort_unstable_by(|a, b| b.cmp(a));
+            if needed == 0 { Some(Instant::now()) } else { times.get(needed - 1).copied() }
+        };
+        let times: Option<Vec<Instant>> = configs.iter().map(of_config).collect();
+        times?.into_iter().min()
     }
 
     /// Forgets who is no member.
@@ -158,6 +172,26 @@ fn option(r: &mut Reader<'_>) -> Result<Option<u64>, DecodeError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_majority_of_every_set_of_voters_counts() {
+        let followers = Followers::default();
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let heard = |configs: &[&[u64]]| {
+            let configs: Vec<BTreeSet<u64>> = configs.iter().map(|ids| ids.iter().copied().collect()).collect();
+            followers.heard_by_majority(&configs, 1)
+        };
+        assert_eq!(heard(&[&[1, 2, 3]]), None, "nobody was ever heard");
+        assert!(heard(&[&[1]]) >= Some(start), "it hears itself");
+        followers.took(2, at(50), true);
+        followers.took(3, at(90), true);
+        assert_eq!(heard(&[&[1, 2, 3]]), Some(at(90)));
+        assert_eq!(heard(&[&[1, 2, 3, 4, 5]]), Some(at(50)));
+        assert_eq!(heard(&[&[1, 2, 3], &[1, 2, 4, 5]]), None, "of the second set only two were heard");
+        assert_eq!(heard(&[&[1, 2, 3], &[1, 2]]), Some(at(50)));
+        assert_eq!(heard(&[&[2, 3, 4]]), Some(at(50)), "who does not vote does not count");
+    }
 
     #[test]
     fn who_catches_up_is_dated_by_what_was_sent() {

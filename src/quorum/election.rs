@@ -94,8 +94,9 @@ impl Election {
             }
         };
         tokio::select! {
-            () = watch => {}
+            biased;
             _ = stopped.wait_for(|stopped| *stopped) => {}
+            () = watch => {}
         }
     }
 

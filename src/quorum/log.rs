@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use openraft::storage::{LogFlushed, RaftLogStorage};
 use openraft::{AnyError, ErrorSubject, ErrorVerb, LogId, LogState, OptionalSend, RaftLogReader, StorageIOError, Vote};
 
+use super::plant::{self, Bug};
 use super::types::{
     Entry, StorageError, TypeConfig, log_id, position, raft_entry, raft_vote, stored_entry, stored_vote,
 };
@@ -74,11 +75,20 @@ impl FromStd for AnyError {
     }
 }
 
+/// What is answered for is synced.
+fn synced(unless: Bug) -> Durability {
+    if plant::has(unless) { Durability::Ordered } else { Durability::Synced }
+}
+
 /// Runs file work off the runtime's workers. A panic in it fences the store as any failure does.
 pub(super) async fn blocking<T: Send + 'static>(
     kv: &Arc<Kv>,
     work: impl FnOnce(&Kv) -> T + Send + 'static,
 ) -> Result<T, AnyError> {
+    #[cfg(test)]
+    if let Some(memory) = kv.memory() {
+        return Ok(memory.run(|| work(kv)).await);
+    }
     let worker = Arc::clone(kv);
     tokio::task::spawn_blocking(move || work(&worker)).await.map_err(|e| {
         if e.is_panic() {
@@ -158,7 +168,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     async fn save_vote(&mut self, vote: &Vote<u64>) -> Result<(), StorageError> {
         let mut batch = Batch::default();
         batch.put_vote(&stored_vote(vote));
-        self.write(batch, Durability::Synced, ErrorSubject::Vote).await
+        self.write(batch, synced(Bug::VoteNotSynced), ErrorSubject::Vote).await
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote<u64>>, StorageError> {
@@ -181,7 +191,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         for entry in entries {
             batch.put_log_entry(&stored_entry(entry));
         }
-        let written = self.write(batch, Durability::Synced, ErrorSubject::Logs).await;
+        let written = self.write(batch, synced(Bug::AppendNotSynced), ErrorSubject::Logs).await;
         callback.log_io_completed(written.as_ref().map(|_| ()).map_err(|e| std::io::Error::other(e.to_string())));
         written
     }

@@ -49,8 +49,9 @@ pub(super) async fn run(
         }
     };
     tokio::select! {
-        () = watch => {}
+        biased;
         _ = stopped.wait_for(|stopped| *stopped) => {}
+        () = watch => {}
     }
 }
 

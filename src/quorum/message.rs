@@ -61,6 +61,10 @@ pub(super) enum Tell {
     Proposed {
         index: u64,
     },
+    /// Whether the commands were or will be carried out is not known, for this reason.
+    Unknown {
+        reason: String,
+    },
     /// Nothing was changed: another node leads, or none that is known.
     NotLeader {
         leader: Option<NodeId>,
@@ -180,6 +184,7 @@ impl Tell {
             Tell::Succeed => drop(w.u8(8)),
             Tell::Refused { reason } => drop(w.u8(9).string(reason)),
             Tell::Described(view) => view.write(w.u8(10)),
+            Tell::Unknown { reason } => drop(w.u8(11).string(reason)),
         }
         w.0
     }
@@ -211,6 +216,7 @@ impl Tell {
             8 => Tell::Succeed,
             9 => Tell::Refused { reason: r.string("reason")? },
             10 => Tell::Described(QuorumView::read(&mut r)?),
+            11 => Tell::Unknown { reason: r.string("reason")? },
             kind => return Err(unknown(kind)),
         };
         r.finish()?;

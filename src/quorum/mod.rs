@@ -25,8 +25,12 @@ mod member;
 mod membership;
 mod message;
 mod network;
+mod plant;
 mod proposer;
+mod resume;
 mod serve;
+#[cfg(test)]
+mod sim;
 mod snapshot;
 #[cfg(test)]
 mod tests;
@@ -66,9 +70,11 @@ use machine::{Core, Machine};
 use member::{node_of, raft_id};
 use message::{Ask, Tell};
 use network::{Network, NoPeers};
+use plant::Bug;
 use proposer::{Proposal, Proposer, QUEUE_COMMANDS};
+use resume::Resumed;
 use serve::Server;
-use types::TypeConfig;
+use types::{TypeConfig, spawn};
 
 /// A node that is its own only voter leads at once; whoever waits longer has a defect before it.
 const LEADER_WAIT: Duration = Duration::from_secs(30);
@@ -102,6 +108,22 @@ pub struct QuorumOptions {
     pub dir: PathBuf,
     pub node: NodeId,
     pub create: Create,
+}
+
+/// How much log is kept, and in which pieces a snapshot is sent.
+#[derive(Debug, Clone, Copy)]
+struct Thrift {
+    /// Entries after which the log is purged behind a snapshot.
+    snapshot_entries: u64,
+    /// Entries that are kept behind it, for voters that are a little late.
+    kept_entries: u64,
+    piece_bytes: u64,
+}
+
+impl Default for Thrift {
+    fn default() -> Self {
+        Thrift { snapshot_entries: 10_000, kept_entries: 64, piece_bytes: SNAPSHOT_PIECE_BYTES as u64 }
+    }
 }
 
 /// Why the quorum cannot start.
@@ -189,9 +211,19 @@ impl Quorum {
         entropy: Arc<dyn Entropy>,
     ) -> Result<Arc<Quorum>, StartError> {
         let (opened, dice) = (options.clone(), entropy.clone());
-        let (kv, core, owner) = tokio::task::spawn_blocking(move || open(&opened, &*dice))
+        let opened = tokio::task::spawn_blocking(move || open_folder(&opened, &*dice))
             .await
             .map_err(|e| StartError::Raft(e.to_string()))??;
+        Self::begin(opened, options, Thrift::default(), transport, entropy).await
+    }
+
+    async fn begin(
+        (kv, core, owner, resumed): Opened,
+        options: QuorumOptions,
+        thrift: Thrift,
+        transport: Arc<dyn Transport>,
+        entropy: Arc<dyn Entropy>,
+    ) -> Result<Arc<Quorum>, StartError> {
         let raft_id = raft_id(owner.node, owner.directory).ok_or(StartError::NodeId(options.node))?;
 
         let log = LogStore::new(Arc::clone(&kv));
@@ -199,13 +231,18 @@ impl Quorum {
         let (machine, committed) = (Machine::new(core), log.committed());
         let followers = Arc::new(Followers::default());
         let network = Network { transport: transport.clone(), followers: followers.clone() };
-        let raft = Raft::new(raft_id, config()?, network, log, machine.clone()).await;
+        let raft = Raft::new(raft_id, config(thrift)?, network, log, machine.clone()).await;
         let raft = raft.map_err(|e| StartError::Raft(e.to_string()))?;
         if options.create == Create::Quorum && !raft.is_initialized().await.map_err(|e| failed(&e))? {
             let members = std::collections::BTreeMap::from([(raft_id, EmptyNode {})]);
             raft.initialize(members).await.map_err(|e| failed(&e))?;
         }
 
+        if resumed.is_some_and(|resumed| resumed.lacks_own_entry()) {
+            let raft = raft.clone();
+            // An error says that another leads by now, or that this node ends.
+            spawn(async move { drop(proposer::commit(&raft, group::encode(&[])).await) });
+        }
         let stopped = watch::Sender::new(false);
         let contact = Arc::new(Contact::new());
         let election = Election {
@@ -216,14 +253,14 @@ impl Quorum {
             contact: contact.clone(),
             entropy,
         };
-        tokio::spawn(election.run(stopped.subscribe()));
+        spawn(election.run(stopped.subscribe()));
         let leaving = manage::Leaving::default();
-        tokio::spawn(manage::run(raft.clone(), machine.clone(), leaving.clone(), stopped.subscribe()));
+        spawn(manage::run(raft.clone(), machine.clone(), leaving.clone(), stopped.subscribe()));
         let (proposals, queue) = mpsc::channel(QUEUE_COMMANDS);
         let proposer = Proposer { raft: raft.clone(), raft_id, transport: transport.clone(), answers };
-        tokio::spawn(proposer.run(queue));
+        spawn(proposer.run(queue));
         let viewer = Viewer { raft: raft.clone(), committed: committed.clone(), followers };
-        let server = Server { raft_id, raft: raft.clone(), kv: kv.clone(), contact, viewer };
+        let server = Server { raft_id, raft: raft.clone(), kv: kv.clone(), contact, viewer, resumed };
         Ok(Arc::new(Quorum {
             kv,
             raft,
@@ -270,8 +307,8 @@ impl Quorum {
         metrics.running_state.map_err(|e| failed(&e))?;
         let Some(leader) = metrics.current_leader else { return Ok(false) };
         let index = if leader == self.raft_id {
-            match self.raft.ensure_linearizable().await {
-                Ok(id) => id.map(|id| id.index),
+            match proposer::confirmed(&self.raft, self.server.resumed).await {
+                Ok(index) => index,
                 Err(_) => return Ok(false),
             }
         } else {
@@ -307,8 +344,14 @@ impl Quorum {
     /// have been elected.
     pub fn leads(&self) -> bool {
         let metrics = self.raft.metrics().borrow().clone();
-        let heard = metrics.millis_since_quorum_ack.is_some_and(|ms| Duration::from_millis(ms) < LEADER_LEASE);
-        metrics.state == ServerState::Leader && (heard || self.is_alone())
+        if plant::has(Bug::LeadsByOldMetrics) {
+            let heard = metrics.millis_since_quorum_ack.is_some_and(|ms| Duration::from_millis(ms) < LEADER_LEASE);
+            return metrics.state == ServerState::Leader && (heard || self.is_alone());
+        }
+        // What the metrics say of this was true when they were made, up to a quarter of a second ago.
+        let voters = metrics.membership_config.membership().get_joint_config();
+        let heard = self.server.viewer.followers.heard_by_majority(voters, self.raft_id);
+        metrics.state == ServerState::Leader && heard.is_some_and(|at| at.elapsed() < LEADER_LEASE)
     }
 
     /// Whether this node is a quorum of its own, and leads it.
@@ -532,12 +575,19 @@ fn failed(error: &dyn std::fmt::Display) -> StartError {
     StartError::Raft(error.to_string())
 }
 
-fn open(options: &QuorumOptions, entropy: &dyn Entropy) -> Result<(Arc<Kv>, Core, Owner), StartError> {
+/// What a quorum begins with: the store, the state in it, whose it is, and what it led before.
+type Opened = (Arc<Kv>, Core, Owner, Option<Resumed>);
+
+fn open_folder(options: &QuorumOptions, entropy: &dyn Entropy) -> Result<Opened, StartError> {
     if options.node.0 < 0 {
         return Err(StartError::NodeId(options.node));
     }
+    open(Kv::open(&options.dir, options.create != Create::No)?, options, entropy)
+}
+
+fn open(kv: Kv, options: &QuorumOptions, entropy: &dyn Entropy) -> Result<Opened, StartError> {
     let unreadable = |source| StartError::Read { dir: options.dir.clone(), source };
-    let kv = Arc::new(Kv::open(&options.dir, options.create != Create::No)?);
+    let kv = Arc::new(kv);
     let core = Core::load(Arc::clone(&kv)).map_err(unreadable)?;
     let owner = match kv.owner().map_err(unreadable)? {
         Some(owner) => owner,
@@ -546,7 +596,11 @@ fn open(options: &QuorumOptions, entropy: &dyn Entropy) -> Result<(Arc<Kv>, Core
     if owner.node != options.node {
         return Err(StartError::OtherNode { dir: options.dir.clone(), found: owner.node, node: options.node });
     }
-    Ok((kv, core, owner))
+    let resumed = match raft_id(owner.node, owner.directory) {
+        Some(raft_id) => Resumed::read(&kv, raft_id).map_err(unreadable)?,
+        None => None,
+    };
+    Ok((kv, core, owner, resumed))
 }
 
 /// Writes into a folder whose it is. One that was made before folders said so has a sole voter, which is its node.
@@ -570,7 +624,7 @@ fn new_directory(entropy: &dyn Entropy) -> DirectoryId {
     DirectoryId(u32::from_be_bytes(random).max(1))
 }
 
-fn config() -> Result<Arc<Config>, StartError> {
+fn config(thrift: Thrift) -> Result<Arc<Config>, StartError> {
     let lease = LEADER_LEASE.as_millis() as u64;
     let config = Config {
         cluster_name: "casemate".to_string(),
@@ -580,9 +634,9 @@ fn config() -> Result<Arc<Config>, StartError> {
         election_timeout_min: lease - 100,
         election_timeout_max: lease,
         install_snapshot_timeout: 10_000,
-        snapshot_max_chunk_size: SNAPSHOT_PIECE_BYTES as u64,
-        snapshot_policy: SnapshotPolicy::LogsSinceLast(10_000),
-        max_in_snapshot_log_to_keep: 64,
+        snapshot_max_chunk_size: thrift.piece_bytes,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(thrift.snapshot_entries),
+        max_in_snapshot_log_to_keep: thrift.kept_entries,
         ..Config::default()
     };
     config.validate().map(Arc::new).map_err(|e| StartError::Raft(e.to_string()))

@@ -20,6 +20,8 @@ use super::group;
 use super::member::node_of;
 use super::message::{Ask, Tell};
 use super::network::{Answer, Transport, TransportError, ask};
+use super::plant::{self, Bug};
+use super::resume::Resumed;
 use super::types::{CommandGroup, TypeConfig};
 use crate::base::NodeId;
 use crate::metadata::Response;
@@ -130,6 +132,7 @@ impl Proposer {
             };
             let known = match tried {
                 Err(ProposeError::NotLeader { leader }) => leader,
+                Err(ProposeError::Unknown(_)) if plant::has(Bug::UnknownRepeated) => None,
                 done => return done,
             };
             if Instant::now() >= until {
@@ -150,6 +153,7 @@ impl Proposer {
         let index = match ask(&*self.transport, leader, &Ask::Propose { group }, ANSWER_WAIT).await {
             Ok(Tell::Proposed { index }) => index,
             Ok(Tell::NotLeader { leader }) => return Err(ProposeError::NotLeader { leader }),
+            Ok(Tell::Unknown { reason }) => return Err(unknown(reason)),
             // It may be gone; who leads instead this node will hear.
             Err(Answer::Transport(TransportError::Unreachable { .. })) => {
                 return Err(ProposeError::NotLeader { leader: None });
@@ -180,6 +184,19 @@ pub(super) async fn commit(raft: &Raft<TypeConfig>, group: Vec<u8>) -> Result<(u
         Ok(Err(error)) => Err(ProposeError::Stopped(error.to_string())),
         Err(_) => Err(ProposeError::Unknown(format!("no majority answered within {ANSWER_WAIT:?}"))),
     }
+}
+
+/// The index up to which everything stands that was ever answered, by anybody: known to a leader that a majority takes for one now.
+pub(super) async fn confirmed(
+    raft: &Raft<TypeConfig>,
+    resumed: Option<Resumed>,
+) -> Result<Option<u64>, RaftError<u64, CheckIsLeaderError<u64, openraft::EmptyNode>>> {
+    let metrics = raft.metrics().borrow().clone();
+    if plant::has(Bug::BarrierUnconfirmed) && metrics.state == ServerState::Leader {
+        return Ok(metrics.last_applied.map(|id| id.index));
+    }
+    let confirmed = raft.ensure_linearizable().await?.map(|id| id.index);
+    Ok(confirmed.max(resumed.and_then(|resumed| resumed.answered(&metrics.vote))))
 }
 
 fn leader_of(forward: &ForwardToLeader<u64, openraft::EmptyNode>) -> Option<NodeId> {

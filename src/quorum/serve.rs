@@ -3,17 +3,19 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use openraft::Raft;
 use openraft::error::{InstallSnapshotError, RaftError};
 use openraft::raft::{AppendEntriesResponse, InstallSnapshotRequest};
+use openraft::{Raft, ServerState};
 
 use super::describe::Viewer;
 use super::election::{self, Contact};
 use super::group;
 use super::member::node_of;
 use super::message::{Ask, Tell};
+use super::plant::{self, Bug};
 use super::proposer::{self, ProposeError};
-use super::types::TypeConfig;
+use super::resume::Resumed;
+use super::types::{TypeConfig, spawn};
 use crate::base::NodeId;
 use crate::base::limits::SNAPSHOT_BYTES_MAX;
 use crate::kv::Kv;
@@ -26,6 +28,8 @@ pub(super) struct Server {
     pub kv: Arc<Kv>,
     pub contact: Arc<Contact>,
     pub viewer: Viewer,
+    /// If this node led when it last ended.
+    pub resumed: Option<Resumed>,
 }
 
 fn refused(reason: impl ToString) -> Tell {
@@ -36,7 +40,7 @@ impl Server {
     /// Answers `message`, whatever it is: what cannot be read is refused, and changes nothing.
     pub async fn answer(&self, from: NodeId, message: &[u8]) -> Bytes {
         let tell = match Ask::decode(message) {
-            Ok((Some(voter), _)) if voter != self.raft_id => refused(
+            Ok((Some(voter), _)) if voter != self.raft_id && !plant::has(Bug::AnyFolderAnswers) => refused(
                 "this node has another metadata folder than the voter that was meant: add it to the cluster anew",
             ),
             Ok((_, ask)) => self.carry_out(from, ask).await,
@@ -67,8 +71,8 @@ impl Server {
                 Tell::Canvass { granted: election::promises(&metrics, &self.contact, &self.kv, last).await }
             }
             Ask::Propose { group } => self.propose(from, &group).await,
-            Ask::Barrier => match self.raft.ensure_linearizable().await {
-                Ok(id) => Tell::Barrier { index: id.map(|id| id.index) },
+            Ask::Barrier => match proposer::confirmed(&self.raft, self.resumed).await {
+                Ok(index) => Tell::Barrier { index },
                 Err(error) => match proposer::not_leader(&error) {
                     Some(leader) => Tell::NotLeader { leader },
                     None => refused(error),
@@ -127,10 +131,26 @@ impl Server {
                 ));
             }
         }
+        if plant::has(Bug::AnswerBeforeCommit) {
+            return self.guess(bytes.to_vec());
+        }
         match proposer::commit(&self.raft, bytes.to_vec()).await {
             Ok((index, _)) => Tell::Proposed { index },
             Err(ProposeError::NotLeader { leader }) => Tell::NotLeader { leader },
+            // It may be in the log.
+            Err(error) if !plant::has(Bug::RefusedThoughUnknown) => Tell::Unknown { reason: error.to_string() },
             Err(error) => refused(error),
         }
+    }
+
+    /// For the bug of that name only.
+    fn guess(&self, group: Vec<u8>) -> Tell {
+        let metrics = self.raft.metrics().borrow().clone();
+        if metrics.state != ServerState::Leader {
+            return Tell::NotLeader { leader: metrics.current_leader.map(node_of) };
+        }
+        let raft = self.raft.clone();
+        spawn(async move { drop(proposer::commit(&raft, group).await) });
+        Tell::Proposed { index: metrics.last_log_index.map_or(0, |last| last + 1) }
     }
 }

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Cursor;
 
-use openraft::{CommittedLeaderId, EntryPayload, LogId, StoredMembership, Vote};
+use openraft::{AsyncRuntime, CommittedLeaderId, EntryPayload, LogId, StoredMembership, Vote};
 use serde::{Deserialize, Serialize};
 
 use crate::kv::hard_state;
@@ -21,7 +21,19 @@ openraft::declare_raft_types!(
         NodeId = u64,
         Node = openraft::EmptyNode,
         SnapshotData = Cursor<Vec<u8>>,
+        AsyncRuntime = Runtime,
 );
+
+/// Where tasks run: tokio; in the unit tests it can be replaced by a simulation.
+#[cfg(not(test))]
+pub type Runtime = openraft::TokioRuntime;
+#[cfg(test)]
+pub type Runtime = super::sim::Runtime;
+
+/// Begins a task that nobody waits for.
+pub fn spawn(task: impl Future<Output = ()> + Send + 'static) {
+    drop(<Runtime as AsyncRuntime>::spawn(task));
+}
 
 pub type Entry = openraft::Entry<TypeConfig>;
 pub type StorageError = openraft::StorageError<u64>;

@@ -1,6 +1,6 @@
 //! The metadata: one log of commands, a leader that comes and goes, and nodes that apply it each at its own pace.
 //!
-//! This is what Raft promises, not Raft: `quorum/tests` runs that. A command is committed by a leader that reaches a
+//! This is what Raft promises, not Raft: `quorum/sim` runs that. A command is committed by a leader that reaches a
 //! majority; who proposed it may learn of that, or not, or be told that it never was; and one that nobody was told about
 //! may still be committed later.
 

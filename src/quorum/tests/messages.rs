@@ -77,6 +77,7 @@ fn tells() -> Vec<Tell> {
         Tell::Succeed,
         Tell::Refused { reason: "why".to_owned() },
         Tell::Described(described()),
+        Tell::Unknown { reason: "why".to_owned() },
     ]
 }
 
