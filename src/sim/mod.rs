@@ -68,8 +68,6 @@ enum Planted {
     LeaseIgnored,
     /// The same, and a writer does not listen when it is told that a replica was sealed.
     FenceIgnored,
-    /// A leader hands a partition over without saying which wish that fulfils.
-    AnyHandOver,
 }
 
 /// At most one bug.

@@ -104,7 +104,6 @@ impl World {
     }
 
     fn leave(&mut self, index: usize, partition: usize, target_since: u64) {
-        let target_since = if self.bugs.has(Planted::AnyHandOver) { 0 } else { target_since };
         let Some(process) = self.nodes[index].process.as_mut() else { return };
         let Some(part) = process.parts.get_mut(&partition) else { return };
         part.leaving = true;

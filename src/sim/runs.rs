@@ -166,7 +166,7 @@ fn planted_bugs_are_found() {
         Bug::SealQuorumTooSmall,
         Bug::TrimBeforeCommit,
     ];
-    let around = [Planted::ProducersForgotten, Planted::OpensIncomplete, Planted::AnyHandOver];
+    let around = [Planted::ProducersForgotten, Planted::OpensIncomplete];
     let bugs = ledger.map(|bug| Bugs { ledger: Plant::of(bug), around: None });
     let bugs = bugs.into_iter().chain(around.map(|p| Bugs { ledger: Plant::default(), around: Some(p) }));
     // What stands between a writer that was given up and its clients: the replicas' refusal, their word, and the lease.
