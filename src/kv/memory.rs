@@ -120,10 +120,14 @@ impl Disk {
                 }
                 match op {
                     Op::Put(key, value) if key[0] == Family::RaftLog as u8 => {
-                        (self.witness)(Happening::Appended(raft_log::decode(key, value).unwrap()));
+                        (self.witness)(Happening::Appended(
+                            raft_log::decode(key, value).expect("a store in memory does not fail"),
+                        ));
                     }
                     Op::Put(key, value) if key[..] == hard_state::VOTE_KEY => {
-                        (self.witness)(Happening::Voted(hard_state::decode_vote(value).unwrap()));
+                        (self.witness)(Happening::Voted(
+                            hard_state::decode_vote(value).expect("a store in memory does not fail"),
+                        ));
                     }
                     _ => {}
                 }
@@ -138,10 +142,13 @@ impl Disk {
             if key[..] != machine::STATE_KEY {
                 continue;
             }
-            let state = MachineState::decode(value).unwrap();
+            let state = MachineState::decode(value).expect("a store in memory does not fail");
             let Some(applied) = state.applied.filter(|_| state.ahead == 0) else { continue };
             let key = raft_log::key(applied.index).to_vec();
-            let entry = self.seen.get(&key).map(|value| raft_log::decode(&key, value).unwrap());
+            let entry = self
+                .seen
+                .get(&key)
+                .map(|value| raft_log::decode(&key, value).expect("a store in memory does not fail"));
             (self.witness)(Happening::Applied(state, entry.filter(|entry| entry.position == applied)));
         }
     }
@@ -154,7 +161,7 @@ impl Memory {
     }
 
     fn disk(&self) -> MutexGuard<'_, Disk> {
-        self.0.lock().unwrap()
+        self.0.lock().expect("no holder panics")
     }
 
     /// A store on this disk; whoever used it before is gone.
@@ -248,7 +255,7 @@ mod tests {
         let mut batch = Batch::default();
         batch.put([9, key], vec![key; 200]);
         batch.delete([9, 77]);
-        kv.write(batch, durability).unwrap();
+        kv.write(batch, durability).expect("a store in memory does not fail");
     }
 
     #[test]
@@ -258,24 +265,27 @@ mod tests {
             let kv = disk.open();
             write(&kv, 1, Durability::Ordered);
             write(&kv, 5, Durability::Synced);
-            assert_eq!(kv.get(&[9, 1]).unwrap(), Some(vec![1; 200]));
-            assert_eq!(kv.get(&[9, 5]).unwrap(), None, "not before it is synced");
+            assert_eq!(kv.get(&[9, 1]).expect("a store in memory does not fail"), Some(vec![1; 200]));
+            assert_eq!(kv.get(&[9, 5]).expect("a store in memory does not fail"), None, "not before it is synced");
             disk.sync();
-            assert_eq!(kv.get(&[9, 5]).unwrap(), Some(vec![5; 200]));
+            assert_eq!(kv.get(&[9, 5]).expect("a store in memory does not fail"), Some(vec![5; 200]));
             write(&kv, 3, Durability::Ordered);
             write(&kv, 4, Durability::Synced);
             let mut batch = Batch::default();
             batch.delete_range(&[9, 2], &[9, 4]);
-            kv.write(batch, Durability::Ordered).unwrap();
+            kv.write(batch, Durability::Ordered).expect("a store in memory does not fail");
             disk.crash(|_| keep);
             let mut keys = Vec::new();
             kv.scan(&[9], &[10], &mut |key, _| {
                 keys.push(key[1]);
                 Ok(true)
             })
-            .unwrap();
+            .expect("a store in memory does not fail");
             assert_eq!(keys, [&[1, 5][..], &[1, 3, 5], &[1, 3, 4, 5], &[1, 4, 5]][keep]);
-            assert_eq!(kv.last(&[9], &[10]).unwrap().map(|(key, _)| key[1]), keys.last().copied());
+            assert_eq!(
+                kv.last(&[9], &[10]).expect("a store in memory does not fail").map(|(key, _)| key[1]),
+                keys.last().copied()
+            );
         }
     }
 }
