@@ -60,7 +60,7 @@ impl Node {
             software: format!("casemate {}", env!("CARGO_PKG_VERSION")),
         };
         let at = address(&config)?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = beside()?;
         let tool = {
             let _inside = runtime.enter();
             Tool::new(own, tls, at, clock, Arc::new(SystemEntropy))
@@ -81,6 +81,12 @@ impl Node {
             _ => bail!("the node answered something else than its status: use the release that it runs"),
         }
     }
+}
+
+/// A runtime whose tasks go on while the command waits for somebody to type a passphrase, or seals a bundle: its connection
+/// says that it is alive, or the node would close it.
+fn beside() -> Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?)
 }
 
 /// Where the node of this machine listens for other nodes; a node's certificate always has the loopback addresses.
@@ -342,4 +348,28 @@ fn table(rows: &[Vec<String>]) -> String {
         cells.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
     };
     rows.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
+    use super::beside;
+
+    #[test]
+    fn a_connection_is_tended_while_the_command_does_something_else() {
+        let runtime = beside().unwrap();
+        let (alive, heard) = channel();
+        let tended = runtime.spawn(async move {
+            for beat in 0..3 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                alive.send(beat).unwrap();
+            }
+        });
+        // The thread of the command is not in the runtime.
+        let beats: Vec<i32> = (0..3).map_while(|_| heard.recv_timeout(Duration::from_secs(30)).ok()).collect();
+        assert_eq!(beats, [0, 1, 2]);
+        runtime.block_on(tended).unwrap();
+    }
 }
